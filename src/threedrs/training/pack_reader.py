@@ -14,6 +14,7 @@ processes of a rank share the mix.
 import signal
 import time
 import traceback
+from array import array
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -22,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -59,24 +59,25 @@ class RecordTable:
         self.scenes: list[str] = []  # the scene of each record
         self.groups: list[str] = []  # its task group: questions, captions or grounding
         self.words: list[int] = []  # the words of its question and answer
-        # Records as lines in an Arrow array, not as Python objects. A loader process is a fork and
-        # shares what it only reads, but Python writes to an object whenever it refers to it: a list
-        # of records would be copied into each loader bit by bit, 240 MB for the published mix.
-        self._lines = pa.array(self._counted(lines), pa.large_string())
-
-    def _counted(self, lines: Iterable[tuple[str, Record]]) -> Iterator[str]:
+        # Records as lines of one text, not as Python objects. A loader process is a fork and shares
+        # what it only reads, but Python writes to an object whenever it refers to it: a list of
+        # records would be copied into each loader bit by bit, 240 MB for the published mix.
+        self._text, self._ends = bytearray(), array("q", [0])
         names: dict[str, str] = {}  # so that a scene's records share one string
         for line, record in lines:
             self.scenes.append(names.setdefault(record.scene, record.scene))
             self.groups.append(_task_group(record))
             self.words.append(len(record.human.split()) + len(record.answer.split()))
-            yield line
+            self._text += line.encode()
+            self._ends.append(len(self._text))
 
     def __len__(self) -> int:
         return len(self.scenes)
 
     def __getitem__(self, index: int) -> Record:
-        return Record.from_line(self._lines[index].as_py(), f"record {index} of the mix")
+        index = range(len(self))[index]  # raises IndexError, by which a loop over records ends
+        line = self._text[self._ends[index] : self._ends[index + 1]].decode()
+        return Record.from_line(line, f"record {index} of the mix")
 
 
 def _task_group(record: Record) -> str:
