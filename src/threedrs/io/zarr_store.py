@@ -19,8 +19,10 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.dtype import VariableLengthBytes
+from zarr.core.group import GroupMetadata
 from zarr.core.metadata import ArrayV3Metadata
 from zarr.errors import UnstableSpecificationWarning
+from zarr.storage import LocalStore, StorePath
 
 from threedrs.errors import StoreError, one_line, write_problem
 from threedrs.io.files import atomic_folder
@@ -117,6 +119,13 @@ def bytes_digest(payloads: Sequence[bytes]) -> str:
     return digest.hexdigest()
 
 
+def _metadata(folder: Path) -> dict[str, Any]:
+    """Return the metadata of a group or an array."""
+    # By zarr's own functions, each one would wait for its thread: a scene has 14 arrays, and a
+    # training opens all scenes when it starts.
+    return dict(json.loads((folder / "zarr.json").read_bytes()))
+
+
 @dataclass(frozen=True)
 class StoreReader:
     """An opened store: its attributes, and its arrays read one a call."""
@@ -124,7 +133,6 @@ class StoreReader:
     path: Path  # the store's folder
     attributes: dict[str, Any]  # the group's attributes
     remedy: str  # what the user should do when the store is damaged; ends every error message
-    _group: zarr.Group
     _opened: dict[str, zarr.Array] = field(default_factory=dict)
 
     @classmethod
@@ -140,9 +148,7 @@ class StoreReader:
         if not path.is_dir():
             raise StoreError(f"{path}: there is no {kind} here; {remedy}")
         try:
-            # Consolidated metadata would repeat what each array says of itself, and could differ.
-            group = zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
-            attributes = dict(group.attrs)
+            attributes = GroupMetadata.from_dict(_metadata(path)).attributes
         except Exception as error:  # zarr raises many kinds on damaged metadata
             raise StoreError(
                 f"{path}: is not a readable {kind} ({one_line(error, 160)}); {remedy}"
@@ -153,7 +159,7 @@ class StoreReader:
                 f"{path}: {kind} of format version {found!r}, this release reads version "
                 f"{format_version}; {remedy}"
             )
-        return cls(path, attributes, remedy, group)
+        return cls(path, attributes, remedy)
 
     def error(self, problem: str) -> StoreError:
         """Return a StoreError naming the store, the problem and the remedy."""
@@ -212,14 +218,12 @@ class StoreReader:
     def _array(self, name: str) -> zarr.Array:
         # To open an array parses its metadata, and a sample reads the same ones again and again.
         if name not in self._opened:
-            file = self.path / name / "zarr.json"
-            if not file.exists():
+            folder = self.path / name
+            if not (folder / "zarr.json").exists():
                 raise self.error(f"array {name} is missing")
             with self._named_damage(f"array {name}"), warnings.catch_warnings():
                 warnings.simplefilter("ignore", UnstableSpecificationWarning)
-                # By the group, each array would wait for zarr's thread: a scene has 14, and a
-                # training opens all scenes when it starts.
-                metadata = ArrayV3Metadata.from_dict(json.loads(file.read_bytes()))
-                place = self._group.store_path / name
+                metadata = ArrayV3Metadata.from_dict(_metadata(folder))
+                place = StorePath(LocalStore(folder, read_only=True))
                 self._opened[name] = zarr.Array(zarr.AsyncArray(metadata, place))
         return self._opened[name]
