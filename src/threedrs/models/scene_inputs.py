@@ -106,10 +106,12 @@ def _on_grid(
     # a loader keeps all scenes of a run, whose packs come in random order.
     store = SceneStore.open(path)
     boxes_N6 = np.asarray(store.boxes(box_set).boxes)
-    ignore = store.attributes["invalid_depth"] == "ignore"
+    coordinates, valid = store.coordinates(), None
+    if store.attributes["invalid_depth"] == "ignore":
+        valid = store.depth() > 0
     means, masks_a, masks_b = [], [], []
-    for world_HW3, depth_HW in zip(store.coordinates(), store.depth(), strict=True):
-        valid_HW = depth_HW > 0 if ignore else None
+    for row, world_HW3 in enumerate(coordinates):
+        valid_HW = None if valid is None else valid[row]
         means.append(patch_means(world_HW3, valid_HW, grid))
         mask_a, mask_b = grid_masks(world_HW3, boxes_N6, valid_HW, grid)
         masks_a.append(mask_a)

@@ -33,6 +33,8 @@ SIDE = GRID * PATCH
 """Rows and columns of pixels that the patches cover: 378 from the top left, not the last 6."""
 FINE_GRID = 27
 """Rows and columns of the fine grid: the encoder's patches of 14 x 14 pixels."""
+TILE = 18
+"""Rows and columns of pixels of a tile of `patch_counts`, a divisor of `SIDE`."""
 FINE_THRESHOLD = 98
 COARSE_THRESHOLD = 91
 MOST_ALIGNMENT_BYTES = 2**20  # ScanNet's <scene>.txt have 1 kB
@@ -130,7 +132,9 @@ def unproject(
         ],
         axis=-1,
     )
-    return camera_HW3 @ pose[:3, :3].T + pose[:3, 3]
+    world_HW3: np.ndarray = camera_HW3 @ pose[:3, :3].T
+    world_HW3 += pose[:3, 3]
+    return world_HW3
 
 
 def coordinate_map(
@@ -186,11 +190,18 @@ def _patch_sums(square_HWC: np.ndarray, grid: int) -> np.ndarray:
     return columns_GGRC.sum(axis=2)
 
 
+def _tiles(square_HWC: np.ndarray) -> np.ndarray:
+    """Return the pixels of a square of 378 x 378 by tile of ``TILE`` x ``TILE``, (T,P,C)."""
+    side = SIDE // TILE
+    tiles_hwRWC = square_HWC.reshape(side, TILE, side, TILE, -1).swapaxes(1, 2)
+    return tiles_hwRWC.reshape(side**2, TILE**2, -1)
+
+
 @cache
 def _patch_of_pixel(grid: int) -> np.ndarray:
-    """Return the (378*378,) row-major patch number of each pixel of the square."""
+    """Return the row-major patch number of each pixel, by tile as in `_tiles`."""
     along = np.arange(SIDE) // (SIDE // grid)
-    return (along[:, None] * grid + along[None, :]).ravel()
+    return _tiles(along[:, None] * grid + along[None, :])[..., 0]
 
 
 def patch_counts(
@@ -210,26 +221,29 @@ def patch_counts(
     Returns:
         int (N,grid,grid) for each of ``grids``.
     """
-    square_P3 = coordinates_HW3[:SIDE, :SIDE].astype(np.float32).reshape(-1, 3)
-    pixels_P = np.arange(len(square_P3))
+    square_HW3 = coordinates_HW3[:SIDE, :SIDE].astype(np.float32)
     if valid_HW is not None:
-        pixels_P = np.flatnonzero(valid_HW[:SIDE, :SIDE])
-    axes = [np.ascontiguousarray(square_P3[pixels_P, axis]) for axis in range(3)]
+        square_HW3[~valid_HW[:SIDE, :SIDE]] = np.inf  # which lies in no box
+    axes_3TP = np.ascontiguousarray(np.moveaxis(_tiles(square_HW3), -1, 0))
     half_N3 = boxes_N6[:, 3:].astype(np.float32) / np.float32(2)
-    lower_N3 = boxes_N6[:, :3].astype(np.float32) - half_N3
-    upper_N3 = boxes_N6[:, :3].astype(np.float32) + half_N3
-    counts = [np.zeros((len(boxes_N6), grid * grid), dtype=np.int64) for grid in grids]
-    for row, (lower, upper) in enumerate(zip(lower_N3, upper_N3, strict=True)):
-        inside = np.flatnonzero((axes[0] >= lower[0]) & (axes[0] <= upper[0]))
-        for axis in (1, 2):
-            values = axes[axis][inside]
-            inside = inside[(values >= lower[axis]) & (values <= upper[axis])]
-        for grid, counts_NQ in zip(grids, counts, strict=True):
-            patches = _patch_of_pixel(grid)[pixels_P[inside]]
-            counts_NQ[row] = np.bincount(patches, minlength=grid * grid)
-    return [
-        counts_NQ.reshape(-1, grid, grid) for grid, counts_NQ in zip(grids, counts, strict=True)
-    ]
+    lower_3N = (boxes_N6[:, :3].astype(np.float32) - half_N3).T
+    upper_3N = (boxes_N6[:, :3].astype(np.float32) + half_N3).T
+    # A box lies in few tiles, and the extent of a tile's coordinates tells which ones may be those.
+    near_3NT = (axes_3TP.min(axis=2)[:, None] <= upper_3N[:, :, None]) & (
+        axes_3TP.max(axis=2)[:, None] >= lower_3N[:, :, None]
+    )
+    box_K, tile_K = np.nonzero(near_3NT.all(axis=0))
+    inside_KP = np.ones((len(tile_K), TILE**2), dtype=bool)
+    for axis_TP, lower_N, upper_N in zip(axes_3TP, lower_3N, upper_3N, strict=True):
+        values_KP = axis_TP[tile_K]
+        inside_KP &= values_KP >= lower_N[box_K, None]
+        inside_KP &= values_KP <= upper_N[box_K, None]
+    counts = []
+    for grid in grids:
+        patches = (box_K[:, None] * grid**2 + _patch_of_pixel(grid)[tile_K])[inside_KP]
+        found = np.bincount(patches, minlength=len(boxes_N6) * grid**2)
+        counts.append(found.reshape(-1, grid, grid))
+    return counts
 
 
 def frame_masks(
