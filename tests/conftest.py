@@ -29,6 +29,9 @@ def pytest_configure() -> None:
     """Make, before any worker is started, what they share."""
     if VARIABLE not in os.environ:
         stand_in_for_java(shared_folder())
+        # What is compiled under pytest names its modules, which other processes of this user cannot
+        # load: each would find it in torch's cache, warn, and compile again.
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(shared_folder() / "compiled")
 
 
 @pytest.fixture(autouse=True)

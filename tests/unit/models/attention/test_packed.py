@@ -160,7 +160,8 @@ def test_gradients_on_gpu_of_packs_with_as_many_rows() -> None:
 
 def _check_half_precision(layout: Layout, backend: str) -> None:
     *inputs, gradient = (t.bfloat16() for t in _tensors(layout, torch.device("cuda"), width=128))
-    mask = pack_mask(layout.prefix_length, layout.owner_S, backend, inputs[0][0, :, 0])
+    owner_S = layout.owner_S.to("cuda")
+    mask = pack_mask(layout.prefix_length, owner_S, backend, inputs[0][0, :, 0])
     assert isinstance(mask, PackMask)
     results = []
     for attend, dtype in (
