@@ -64,6 +64,9 @@ class Student(nn.Module):
         self.attention = attention
         # What a checkpoint folder says of decoding (`threedrs.models.checkpoint.decoding`).
         self.generation: Mapping[str, Any] | None = None
+        # Training would be over when a field that is not saved is missed. The same holds for the
+        # names of the parameters, below.
+        family.check_config_json(teacher_channels)
         self.vision_tower = family.vision_tower()
         self.projector = family.projector()
         self.newline_tokens: NewlineTokens | None = None
@@ -77,7 +80,6 @@ class Student(nn.Module):
         self.grounding_head: heads.GroundingHead
         self.proj_3d: nn.Sequential | None
         self.reset_heads()
-        # Each parameter needs a name to be saved by. Training would be over when that is missed.
         for name, _ in self.named_parameters():
             family.tensor_names.published_name(name)
 

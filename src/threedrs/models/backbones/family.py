@@ -175,6 +175,15 @@ def new_text_fields(size: str, tokens: int) -> dict[str, Any]:
     return fields | TEXT[size] | {"vocab_size": tokens, "rope_parameters": {**ROTARY}}
 
 
+def _deciding_fields(config: Any) -> dict[str, Any]:
+    """Return the fields of a configuration of transformers, each under its one name of today."""
+    fields: dict[str, Any] = config.to_dict()
+    rope = fields.get("rope_parameters")
+    if isinstance(rope, Mapping):  # ``type`` is an old name of ``rope_type``, kept where it is read
+        fields["rope_parameters"] = {key: rope[key] for key in rope if key != "type"}
+    return fields
+
+
 class Family(ABC):
     """A backbone family with the sizes of one model."""
 
@@ -224,6 +233,25 @@ class Family(ABC):
     @abstractmethod
     def config_json(self, teacher_channels: int, dtype: str) -> dict[str, Any]:
         """Return the config.json of a student: the published fields, and `own_section`."""
+
+    def check_config_json(self, teacher_channels: int) -> None:
+        """Check that `read` makes the same model of what `config_json` writes.
+
+        Raises:
+            ConfigError: a field of the language model or the vision tower is lost or changed.
+        """
+        side = next(side for side in self.grids if self.visual_grid(side) == self.grid)
+        written = self.config_json(teacher_channels, "float32")
+        again = self.read(written, Path("config.json"), self.text_config.vocab_size, side)
+        for part in ("text_config", "vision_config"):
+            fields, found = (_deciding_fields(getattr(one, part)) for one in (self, again))
+            lost = [name for name in fields if fields[name] != found.get(name)]
+            if lost:
+                raise ConfigError(
+                    f"model.name {' or '.join(self.checkpoints)}: what config_json writes is read "
+                    f"again with another {', '.join(lost)} of the {part}, so a trained model would "
+                    "compute other numbers; see docs/ADD_A_BACKBONE.md"
+                )
 
     @property
     @abstractmethod

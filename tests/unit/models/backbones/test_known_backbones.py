@@ -5,11 +5,13 @@ import sys
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from fixtures.plain_answers import plain_choices
+from fixtures.repository import ROOT
 from fixtures.students import BOX_IDS, MIXED, TEXT, scene
 from fixtures.toy_backbone import ToyFamily
 from threedrs.config.schema import SupervisionSettings
@@ -92,6 +94,22 @@ def test_a_part_without_a_name_to_be_saved_by_is_refused_before_training(
         load_student(ModelSettings(name="toy"), teacher_channels=16)
 
 
+def test_a_field_that_is_not_saved_is_refused_before_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def forgetful(self: ToyFamily, teacher_channels: int, dtype: str) -> dict[str, Any]:
+        fields = whole(self, teacher_channels, dtype)
+        return {name: fields[name] for name in fields if name != "rope_theta"}
+
+    whole = ToyFamily.config_json
+    monkeypatch.setattr(ToyFamily, "config_json", forgetful)
+    message = (
+        r"^model\.name toy: what config_json writes .* another rope_parameters of the text_config"
+    )
+    with pytest.raises(ConfigError, match=message):
+        load_student(ModelSettings(name="toy"), teacher_channels=16)
+
+
 def test_names_are_ours_and_then_those_of_known() -> None:
     names = known_backbones.backbone_names()
     assert names[:3] == ("llava-video", "llava-onevision", "qwen2-vl")
@@ -128,8 +146,11 @@ def test_the_configuration_is_checked_without_torch() -> None:
     code = (
         "import sys, threedrs.models.model_settings as s; s.ModelSettings(name='qwen2-vl', grid=7)"
     )
-    code += "; assert not {'torch', 'transformers'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    # The file of a family is imported too, by whoever copies this one.
+    code += (
+        "; import fixtures.toy_backbone; assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT / "tests")
 
 
 def test_every_family_of_ours_counts_in_the_code_of_training() -> None:
