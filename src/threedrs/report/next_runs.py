@@ -19,7 +19,7 @@ class NextRuns:
     """What helps next; both parts empty where nothing is missing or nothing would help."""
 
     sentences: tuple[str, ...] = ()
-    lines: str = ""  # of a configuration: runs and controls to add
+    lines: str = ""  # of a configuration: rooms, runs and controls to add
 
 
 def next_runs(summary: Mapping[str, Any], judged: Sequence[Verdict]) -> NextRuns:
@@ -36,7 +36,7 @@ def next_runs(summary: Mapping[str, Any], judged: Sequence[Verdict]) -> NextRuns
     # All of them are tested once every setting has its seeds.
     level = settings["level"] / max(1, len(compared))
     wanted = dict.fromkeys(names, settings["fewest_seeds"])
-    sentences = []
+    sentences, added = [], []
     alike = (line for line in lines if line.artefact or "both score 0" in line.silence)
     if titles := ", ".join(dict.fromkeys(line.column.group for line in alike)):
         sentences.append(
@@ -49,11 +49,13 @@ def next_runs(summary: Mapping[str, Any], judged: Sequence[Verdict]) -> NextRuns
         wanted = {}
     elif all(one["smallest_p"] >= level for one in compared):
         rooms = max(one["scenes"] for one in compared)
+        generated = _generated_rooms(summary, fewest_rooms(level))
+        added += [f"data: {{demo: {{scenes: {generated}}}}}"] if generated else []
         few = "1 room is" if rooms == 1 else f"{rooms} rooms are"
         sentences.append(
             f"{few} too few for a verdict on {len(compared)} metrics: it takes "
             f"{fewest_rooms(level)} rooms that the questions are about, and "
-            f"{settings['fewest_seeds']} trainings of each setting. {_more_rooms(summary, level)}"
+            f"{settings['fewest_seeds']} trainings of each setting. {_more_rooms(summary, generated)}"
         )
     elif any(verdict.kind == "not shown" for verdict in seeded):
         # How many follows from the size that one looks for, not from the size that was seen.
@@ -80,23 +82,40 @@ def next_runs(summary: Mapping[str, Any], judged: Sequence[Verdict]) -> NextRuns
             "How much of the answers in words comes from the images is not known. eval.controls "
             "asks the same models without them."
         )
-        runs = ["eval: {controls: [text_only]}", *runs]
-    return NextRuns(sentences=tuple(sentences), lines="\n".join(runs))
+        added.append("eval: {controls: [text_only]}")
+    return NextRuns(sentences=tuple(sentences), lines="\n".join([*added, *runs]))
 
 
-def _more_rooms(summary: Mapping[str, Any], level: float = 0.0) -> str:
-    """Return where more rooms come from, and how many generated ones can show p below ``level``."""
+def _limited(summary: Mapping[str, Any]) -> bool:
+    """Return whether a part of the questions was asked alone."""
     entries = summary["runs"].values()
     results = [result for entry in entries for result in entry.get("benchmarks", {}).values()]
-    if any(result.get("limit") for result in results):
+    return any(result.get("limit") for result in results)
+
+
+def _is_generated(summary: Mapping[str, Any]) -> bool:
+    """Return whether the workflow generates the rooms."""
+    config = next(iter(summary["runs"].values())).get("config") or {}
+    return bool(config.get("data", {}).get("demo"))
+
+
+def _generated_rooms(summary: Mapping[str, Any], evaluated: int) -> int:
+    """Return how many rooms to generate so that ``evaluated`` are, or 0 where that helps nothing."""
+    # Three of seven generated rooms are evaluated.
+    return 0 if _limited(summary) or not _is_generated(summary) else math.ceil(evaluated * 7 / 3)
+
+
+def _more_rooms(summary: Mapping[str, Any], generated: int = 0) -> str:
+    """Return where more rooms come from; the lines below raise them to ``generated``, if any."""
+    if _limited(summary):
         return "Raise eval.limit, or leave it out."
-    config = next(iter(entries)).get("config") or {}
-    if config.get("data", {}).get("demo"):
-        enough = f" to {math.ceil(fewest_rooms(level) * 7 / 3)}" if level else ""
+    if generated:
         return (
-            f"Raise data.demo.scenes{enough}, or the --scenes of threedrs demo: three of seven "
-            "generated rooms are evaluated."
+            f"The lines below raise data.demo.scenes to {generated}, of which three of seven are "
+            "evaluated. All runs are then trained again, on more rooms."
         )
+    if _is_generated(summary):
+        return "Raise data.demo.scenes: three of seven generated rooms are evaluated."
     return "Add scans of the evaluation splits."
 
 

@@ -48,10 +48,16 @@ def test_rooms_and_seeds_are_asked_for_where_the_rooms_are_too_few(seeds, rooms,
     assert sentence.startswith(f"{said}: it takes 7 rooms")
     assert sentence.endswith("3 trainings of each setting. Add scans of the evaluation splits.")
     made["runs"]["baseline"] = {"config": {"data": {"demo": {"scenes": 3}}, "train": {}}}
-    assert "Raise data.demo.scenes to 17" in next_runs(made, verdicts(made, SCANREFER)).sentences[0]
+    found = next_runs(made, verdicts(made, SCANREFER))
+    assert "The lines below raise data.demo.scenes to 17, of" in found.sentences[0]
+    added = yaml.safe_load(found.lines)
+    assert added["data"] == {"demo": {"scenes": 17}}  # 7 rooms are three of seven of 17, rounded up
+    assert len(added.get("runs", ())) == 2 * (3 - seeds)
     limited = {"benchmarks": {"scanqa": {"limit": {"questions": 10, "of": 99}}}}
     made["runs"]["baseline"] |= limited
-    assert "Raise eval.limit" in next_runs(made, verdicts(made, SCANREFER)).sentences[0]
+    found = next_runs(made, verdicts(made, SCANREFER))
+    assert "Raise eval.limit" in found.sentences[0]
+    assert "scenes" not in found.lines
     enough = {"scenes": 7, "smallest_p": 2.0**-6}
     made = summary(*[entry(9.0, 0.5, 1.0, **enough)] * 2, seeds=(1, 1))
     assert seeds_to_add(made)

@@ -113,10 +113,9 @@ def test_tied_embeddings(tmp_path: Path) -> None:
 def test_pretrained_backbone_gets_new_tokens_and_seeded_heads(
     saved: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = as_pretrained(saved)
+    folder, tower = as_pretrained(saved), student().family.vision_config
     monkeypatch.setattr(
-        "threedrs.models.backbones.llava.read_vision_config",
-        lambda config, path: student().family.vision_config,
+        "threedrs.models.backbones.llava.read_vision_config", lambda config, path: tower
     )
     with caplog.at_level(logging.INFO):
         first, text = load(folder, teacher_channels=8)
