@@ -55,7 +55,8 @@ def next_runs(summary: Mapping[str, Any], judged: Sequence[Verdict]) -> NextRuns
         sentences.append(
             f"{few} too few for a verdict on {len(compared)} metrics: it takes "
             f"{fewest_rooms(level)} rooms that the questions are about, and "
-            f"{settings['fewest_seeds']} trainings of each setting. {_more_rooms(summary, generated)}"
+            f"{settings['fewest_seeds']} trainings of each setting. "
+            f"{_more_rooms(summary, generated)}"
         )
     elif any(verdict.kind == "not shown" for verdict in seeded):
         # How many follows from the size that one looks for, not from the size that was seen.
@@ -100,7 +101,7 @@ def _is_generated(summary: Mapping[str, Any]) -> bool:
 
 
 def _generated_rooms(summary: Mapping[str, Any], evaluated: int) -> int:
-    """Return how many rooms to generate so that ``evaluated`` are, or 0 where that helps nothing."""
+    """Return how many rooms to generate so that ``evaluated`` are, or 0 where none are."""
     # Three of seven generated rooms are evaluated.
     return 0 if _limited(summary) or not _is_generated(summary) else math.ceil(evaluated * 7 / 3)
 
