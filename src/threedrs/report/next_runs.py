@@ -51,13 +51,7 @@ def next_runs(summary: Mapping[str, Any], judged: Sequence[Verdict]) -> NextRuns
         rooms = max(one["scenes"] for one in compared)
         generated = _generated_rooms(summary, fewest_rooms(level))
         added += [f"data: {{demo: {{scenes: {generated}}}}}"] if generated else []
-        few = "1 room is" if rooms == 1 else f"{rooms} rooms are"
-        sentences.append(
-            f"{few} too few for a verdict on {len(compared)} metrics: it takes "
-            f"{fewest_rooms(level)} rooms that the questions are about, and "
-            f"{settings['fewest_seeds']} trainings of each setting. "
-            f"{_more_rooms(summary, generated)}"
-        )
+        sentences.append(_too_few_rooms(summary, compared, level, generated))
     elif any(verdict.kind == "not shown" for verdict in seeded):
         # How many follows from the size that one looks for, not from the size that was seen.
         sentences.append(
@@ -85,6 +79,19 @@ def next_runs(summary: Mapping[str, Any], judged: Sequence[Verdict]) -> NextRuns
         )
         added.append("eval: {controls: [text_only]}")
     return NextRuns(sentences=tuple(sentences), lines="\n".join([*added, *runs]))
+
+
+def _too_few_rooms(
+    summary: Mapping[str, Any], compared: Sequence[Mapping[str, Any]], level: float, generated: int
+) -> str:
+    """Return how many rooms a verdict takes, and where they come from; see `_more_rooms`."""
+    rooms = max(one["scenes"] for one in compared)
+    few = "1 room is" if rooms == 1 else f"{rooms} rooms are"
+    return (
+        f"{few} too few for a verdict on {len(compared)} metrics: it takes {fewest_rooms(level)} "
+        f"rooms that the questions are about, and {summary['comparison']['fewest_seeds']} "
+        f"trainings of each setting. {_more_rooms(summary, generated)}"
+    )
 
 
 def _limited(summary: Mapping[str, Any]) -> bool:
