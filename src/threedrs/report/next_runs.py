@@ -48,7 +48,6 @@ def next_runs(summary: Mapping[str, Any], judged: Sequence[Verdict]) -> NextRuns
     if all(line.silence or line.artefact for line in lines):
         wanted = {}
     elif all(one["smallest_p"] >= level for one in compared):
-        rooms = max(one["scenes"] for one in compared)
         generated = _generated_rooms(summary, fewest_rooms(level))
         added += [f"data: {{demo: {{scenes: {generated}}}}}"] if generated else []
         sentences.append(_too_few_rooms(summary, compared, level, generated))
