@@ -19,7 +19,8 @@ Top = Annotated[int, typer.Option(min=1, help="How many boxes to show.")]
 PromptStyle = Annotated[
     str, typer.Option(help="reference, or as_trained: with the instruction sentence of training.")
 ]
-ENDS = ("/quit", "quit", "exit")  # the plain words end Python and psql, too, and are no question
+# The plain words do the same in Python and psql, and are not questions about a scene.
+ENDS, HELPS = ("/quit", "quit", "exit"), ("/help", "help", "?")
 Longest = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
 
 
@@ -92,11 +93,11 @@ def chat(
     asked: list[str] = []
     refused = images = 0
     for line in _lines(f"{dialogue.store.scene}> ", typed=not as_json):
-        if not as_json and line in ("/help", "/history", *ENDS):
+        if not as_json and line in ("/history", *HELPS, *ENDS):
             if line in ENDS:
                 break
             numbered = [f"{number}  {text}" for number, text in enumerate(asked, start=1)]
-            say(*(HELP.splitlines() if line == "/help" else numbered))
+            say(*(HELP.splitlines() if line in HELPS else numbered))
             continue
         asked.append(line)
         try:

@@ -18,6 +18,7 @@ HELP = """A line is a question about the scene. Each one stands alone, as in tra
 /ground TEXT    find the object that TEXT describes
 /box X,Y,Z,DX,DY,DZ    describe what is in this box (centre and size in metres)
 /history    what was asked so far
+/help, help or ?    these lines
 /quit, quit, exit or Ctrl-D    end"""
 
 

@@ -73,6 +73,10 @@ def test_chat_gives_what_ask_gives(here: Path) -> None:
     assert lines[:2] == [*asked, *box]
     assert lines[2] == "error: /what: is not a command; /help lists them"
     assert lines[3:] == ["1  Is it?", "2  /box 0,0,0,1,1,1", "3  /what"]
+    _, asked_for = run("chat", "3drs", "scene0000_00", *few, typed="/help\n")
+    assert asked_for[0].startswith("A line is a question about the scene.")
+    for word in ("help", "?"):
+        assert run("chat", "3drs", "scene0000_00", *few, typed=f"{word}\n") == (0, asked_for)
     for end in ("quit", "exit"):
         assert run("chat", "3drs", "scene0000_00", *few, typed=f"{end}\n/history\nIs it?\n") == (
             0,
