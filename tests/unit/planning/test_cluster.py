@@ -92,9 +92,9 @@ def test_the_plan_says_how_many_seeds_a_verdict_needs(paper: Workload) -> None:
     # Nine metrics of one setting: the numbers of docs/EVALUATION.md's table.
     assert seeds_of_study(config).startswith(
         "seeds: 2 settings are planned, each with 1 training or more. A verdict takes 9 "
-        "evaluated rooms, and 3 trainings of each, which find differences from about 40 points on "
-        "ScanRefer on. About 10, 5, 2 points take 6, 15, 82 seeds. Seeds are taken to "
-        "vary by 3.5 points"
+        "evaluated rooms, and 3 trainings of each, which find differences from about 43 points on "
+        "ScanRefer on. About 10, 5, 2 points take 7, 18, 97 seeds. Seeds are taken to "
+        "vary by 3.8 points"
     )
     config["runs"] = {"baseline": {}}
     assert "nothing to compare" in seeds_of_study(config)
