@@ -163,28 +163,31 @@ def test_the_demos_student_has_not_seen_the_demos_rooms(monkeypatch: pytest.Monk
         assert recipe[section][key] == goes_on[section][key]
 
 
-def test_the_mix_of_colours_holds_what_cannot_be_answered_without_them(
+def test_the_demos_student_begins_with_colours_and_ends_with_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = study(monkeypatch, "small", "colours")
-    run = resolve_run(config, "colours-first")
-    assert (run["model"]["path"], run["train"]["mix"]) == (None, "colours")
+    """What the mix of its first part admits, and that of its last."""
+    config = study(monkeypatch, "small", "demo_student")
+    assert resolve_run(config, "student-first")["train"]["mix"] == "colours"
     assert config["data"]["demo"]["things"]
-    mix = MixSettings(**config["instructions"]["mixes"]["colours"])
+    described = "Given an object located at <coord> , describe the object in detail."
     texts = {
-        ("scanrefer", "The red thing.", GROUND): True,
-        ("multi3drefer", "All blue things in the room.", GROUND): True,
-        ("scan2cap", "an object located at <coord>", "One green thing."): True,
-        ("scanqa", "What is the color of the bed?", "white"): True,
-        ("scanrefer", "The red chair in the room.", GROUND): False,
-        ("scanqa", "How many brown boxes are in this room?", "two"): False,
+        ("scanrefer", "The red thing.", GROUND): (True, True),
+        ("multi3drefer", "All blue things in the room.", GROUND): (True, True),
+        ("scan2cap", described, "One green thing."): (True, False),
+        ("scan2cap", described, "The green bed."): (False, True),
+        ("scanqa", "What is the color of the bed?", "white"): (True, True),
+        ("scanrefer", "The red chair in the room.", GROUND): (False, True),
+        ("scanqa", "How many brown boxes are in this room?", "two"): (False, True),
     }
-    for (benchmark, question, answer), admitted in texts.items():
-        one = Record(
-            id="0", benchmark=benchmark, scene="scene0000_00",
-            conversations=conversation(f"<image> {question}", answer),
-        )  # fmt: skip
-        assert mix.admits(one) is admitted
+    for place, mix in enumerate(("colours", "named")):
+        settings = MixSettings(**config["instructions"]["mixes"][mix])
+        for (benchmark, question, answer), admitted in texts.items():
+            one = Record(
+                id="0", benchmark=benchmark, scene="scene0000_00",
+                conversations=conversation(f"<image> {question}", answer),
+            )  # fmt: skip
+            assert settings.admits(one) is admitted[place]
 
 
 def test_the_trial_of_one_recipe_stays_the_one_that_was_measured(
