@@ -9,7 +9,7 @@ import errno
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -69,11 +69,22 @@ def _dead_link(error: OSError) -> Path | None:
     """Return the link without a target that is, or is above, what an error names, if any."""
     path = Path(str(error.filename2 or error.filename or ""))
     above = (one for one in (path, *path.parents) if one.is_symlink() and not one.exists())
-    return next(above, None)
+    with suppress(OSError):  # of a name that is too long, or below a folder without permission
+        return next(above, None)
+    return None
 
 
 def _leads_nowhere(link: Path) -> str:
     return f"is a link to {link.readlink()}, which is missing; put it there or mend the link"
+
+
+def _is_working_folder_gone() -> bool:
+    # The error itself names nothing, as those of a lost socket do not.
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def write_problem(error: OSError) -> str:
@@ -202,7 +213,7 @@ def user_message(error: BaseException) -> str | None:
     elif (link := _dead_link(error)) is not None:
         # Of a folder's place the system says that a file stands there.
         name, problem = str(link), _leads_nowhere(link)
-    elif isinstance(error, FileNotFoundError) and error.filename is None:
+    elif isinstance(error, FileNotFoundError) and _is_working_folder_gone():
         name, problem = "the working folder", "was removed; change into one that is there"
     elif error.errno in _MISPLACED:
         problem = (

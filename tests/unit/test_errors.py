@@ -82,6 +82,12 @@ def test_a_link_without_its_target_is_named(tmp_path: Path) -> None:
     assert write_problem(raised_below.value).startswith(f"cannot be written, as {link} {says}")
 
 
+def test_a_path_that_cannot_be_looked_at_has_no_link() -> None:
+    error = OSError(errno.ENAMETOOLONG, "File name too long", f"/a/{'n' * 300}/b")
+    assert write_problem(error).startswith("cannot be written (File name too long); make the fold")
+    assert user_message(error) is None
+
+
 def test_a_working_folder_that_was_removed_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +98,8 @@ def test_a_working_folder_that_was_removed_is_named(
     with pytest.raises(FileNotFoundError) as raised:
         Path.cwd()
     assert str(user_message(raised.value)).startswith("the working folder: was removed; change")
+    monkeypatch.chdir(tmp_path)
+    assert user_message(raised.value) is None  # such as that of a socket, which names no file
 
 
 def test_several_errors_are_raised_as_one() -> None:
