@@ -226,24 +226,26 @@ def patch_counts(
         square_HW3[~valid_HW[:SIDE, :SIDE]] = np.inf  # which lies in no box
     axes_3TP = np.ascontiguousarray(np.moveaxis(_tiles(square_HW3), -1, 0))
     half_N3 = boxes_N6[:, 3:].astype(np.float32) / np.float32(2)
-    lower_3N = (boxes_N6[:, :3].astype(np.float32) - half_N3).T
-    upper_3N = (boxes_N6[:, :3].astype(np.float32) + half_N3).T
+    lower_N3 = boxes_N6[:, :3].astype(np.float32) - half_N3
+    upper_N3 = boxes_N6[:, :3].astype(np.float32) + half_N3
     # A box lies in few tiles, and the extent of a tile's coordinates tells which ones may be those.
-    near_3NT = (axes_3TP.min(axis=2)[:, None] <= upper_3N[:, :, None]) & (
-        axes_3TP.max(axis=2)[:, None] >= lower_3N[:, :, None]
+    near_N3T = (axes_3TP.min(axis=2) <= upper_N3[:, :, None]) & (
+        axes_3TP.max(axis=2) >= lower_N3[:, :, None]
     )
-    box_K, tile_K = np.nonzero(near_3NT.all(axis=0))
-    inside_KP = np.ones((len(tile_K), TILE**2), dtype=bool)
-    for axis_TP, lower_N, upper_N in zip(axes_3TP, lower_3N, upper_3N, strict=True):
-        values_KP = axis_TP[tile_K]
-        inside_KP &= values_KP >= lower_N[box_K, None]
-        inside_KP &= values_KP <= upper_N[box_K, None]
-    counts = []
-    for grid in grids:
-        patches = (box_K[:, None] * grid**2 + _patch_of_pixel(grid)[tile_K])[inside_KP]
-        found = np.bincount(patches, minlength=len(boxes_N6) * grid**2)
-        counts.append(found.reshape(-1, grid, grid))
-    return counts
+    numbers_TP = np.arange(axes_3TP[0].size).reshape(axes_3TP[0].shape)
+    counts = [np.zeros((len(boxes_N6), grid * grid), dtype=np.int64) for grid in grids]
+    # Box by box, as all pixels of the tiles of a scan's 300 proposals would take a gigabyte.
+    for row, tiles in enumerate(near_N3T.all(axis=1)):
+        inside = numbers_TP[tiles].ravel()
+        for values_TP, lower, upper in zip(axes_3TP, lower_N3[row], upper_N3[row], strict=True):
+            values = values_TP.ravel()[inside]
+            inside = inside[(values >= lower) & (values <= upper)]
+        for grid, counts_NQ in zip(grids, counts, strict=True):
+            patches = _patch_of_pixel(grid).ravel()[inside]
+            counts_NQ[row] = np.bincount(patches, minlength=grid * grid)
+    return [
+        counts_NQ.reshape(-1, grid, grid) for grid, counts_NQ in zip(grids, counts, strict=True)
+    ]
 
 
 def frame_masks(
