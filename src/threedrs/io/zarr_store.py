@@ -19,7 +19,6 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.dtype import VariableLengthBytes
-from zarr.core.group import GroupMetadata
 from zarr.core.metadata import ArrayV3Metadata
 from zarr.errors import UnstableSpecificationWarning
 from zarr.storage import LocalStore, StorePath
@@ -148,8 +147,8 @@ class StoreReader:
         if not path.is_dir():
             raise StoreError(f"{path}: there is no {kind} here; {remedy}")
         try:
-            attributes = GroupMetadata.from_dict(_metadata(path)).attributes
-        except Exception as error:  # zarr raises many kinds on damaged metadata
+            attributes = dict(_metadata(path)["attributes"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise StoreError(
                 f"{path}: is not a readable {kind} ({one_line(error, 160)}); {remedy}"
             ) from error
