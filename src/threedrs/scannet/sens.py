@@ -16,7 +16,6 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -30,24 +29,11 @@ from threedrs.scannet.camera import has_valid_pose
 from threedrs.scannet.frames import Frames
 from threedrs.scannet.sens_format import FRAME_HEADER, PayloadError, SensError, SensHeader
 
-__all__ = ["SensError", "SensFrame", "SensHeader", "SensReader", "SensWriter"]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SensFrame:
-    """One decoded frame.
-
-    ``color`` (H, W, 3) uint8 RGB; ``depth`` (H, W) uint16 in the header's depth units, 0 for no
-    measurement; ``pose`` (4, 4) float64 camera to world in metres, not axis-aligned.
-    """
-
-    color: NDArray[np.uint8]
-    depth: NDArray[np.uint16]
-    pose: NDArray[np.float64]
+__all__ = ["SensError", "SensHeader", "SensReader", "SensWriter"]
 
 
 class SensReader(Frames):
-    """Random access to the frames of a ``.sens`` file; iterating decodes frame after frame.
+    """Random access to the frames of a ``.sens`` file.
 
     Attributes:
         color_timestamps: (N,) uint64 microseconds.
@@ -80,20 +66,11 @@ class SensReader(Frames):
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def __iter__(self) -> Iterator[SensFrame]:
-        return (self.frame(index) for index in range(len(self)))
-
     def close(self) -> None:
         """Close the file; closing twice is harmless."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
-
-    def frame(self, index: int) -> SensFrame:
-        """Decode frame ``index``; IndexError outside 0..N-1, SensError if it is damaged."""
-        return SensFrame(
-            color=self.color(index), depth=self.depth(index), pose=self.poses[index].copy()
-        )
 
     def color(self, index: int) -> NDArray[np.uint8]:
         """Decode the colour image of frame ``index``: (H, W, 3) uint8, RGB."""

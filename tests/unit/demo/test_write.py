@@ -14,6 +14,7 @@ import scipy.sparse
 
 from fixtures.real_data import SHIPPED
 from fixtures.repository import ROOT
+from fixtures.sens_files import frame_of
 from threedrs.demo.camera_walk import camera_walk, draw_scanned_room
 from threedrs.demo.render import DEPTH_INTRINSIC, FrameRenderer
 from threedrs.demo.room_mesh import build_mesh
@@ -229,7 +230,7 @@ def test_depth_lies_on_the_mesh(data_root: Path) -> None:
         intrinsic = reader.header.intrinsic_depth
         assert not np.allclose(intrinsic, reader.header.intrinsic_color)
         for index in np.flatnonzero(reader.valid)[[0, 7, 14]]:
-            frame = reader.frame(int(index))
+            frame = frame_of(reader, int(index))
             assert frame.color.shape == (484, 648, 3)
             assert frame.depth.shape == (480, 640)
             holes = frame.depth == 0

@@ -7,7 +7,15 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from fixtures.sens_files import depth_image, make_header, picture, pose, stream_bytes, write
+from fixtures.sens_files import (
+    depth_image,
+    frame_of,
+    make_header,
+    picture,
+    pose,
+    stream_bytes,
+    write,
+)
 from threedrs.errors import DataError
 from threedrs.scannet.posed_images import ExportSummary, export_posed_images
 from threedrs.scannet.sens import SensError, SensReader, SensWriter
@@ -73,12 +81,12 @@ def test_other_payloads_become_jpeg(tmp_path, kind):
     payload = picture(1, kind="PNG")
     if kind == "raw":
         with SensReader(write_one(tmp_path / "png.sens", payload, "png")) as reader:
-            payload = reader.frame(0).color.tobytes()
+            payload = frame_of(reader, 0).color.tobytes()
     path = write_one(tmp_path / "scan.sens", payload, kind)
     assert export_posed_images(path, tmp_path / "out").reencoded
     with Image.open(tmp_path / "out" / "00000.jpg") as image, SensReader(path) as reader:
         assert image.format == "JPEG"
-        difference = np.abs(np.array(image).astype(int) - reader.frame(0).color)
+        difference = np.abs(np.array(image).astype(int) - frame_of(reader, 0).color)
     assert difference.mean() < 6
 
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from fixtures.real_data import shipped_and_whole
+from fixtures.sens_files import frame_of
 from threedrs.scannet.rgbd_frames import import_rgbd
 from threedrs.scannet.sens import SensReader
 
@@ -32,6 +33,6 @@ def test_all_frames(tmp_path: Path, folder: Path, frames: int) -> None:
             assert reader.color_bytes(index) == payload
             with Image.open(folder / "depth" / f"{index:05d}.png") as image:
                 assert np.array_equal(reader.depth(index), np.array(image))
-        frame = reader.frame(frames - 1)
+        frame = frame_of(reader, frames - 1)
         assert frame.color.shape == (480, 640, 3)
         assert frame.depth.max() < 10_000  # millimetres: the room is a few metres wide

@@ -21,6 +21,7 @@ from fixtures.sens_files import (
     NAME,
     depth_image,
     frame_bytes,
+    frame_of,
     header_bytes,
     one_frame,
     picture,
@@ -272,7 +273,7 @@ def test_file_shrinks_while_open(tmp_path):
     with SensReader(path) as reader:
         os.truncate(path, HEADER_BYTES + 200)
         with pytest.raises(SensError) as caught:
-            reader.frame(2)
+            frame_of(reader, 2)
     assert caught.value.frame == 2
 
 

@@ -21,7 +21,7 @@ def peak():
 before = peak()
 with SensReader(Path(sys.argv[1])) as reader:
     frames = len(reader)
-    reader.frame(frames - 1)
+    reader.color(frames - 1), reader.depth(frames - 1)
 print(frames, peak() - before)
 """
 

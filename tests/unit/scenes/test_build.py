@@ -20,6 +20,7 @@ from fixtures.scan_files import (
     make_scan,
     record_reads,
 )
+from fixtures.sens_files import frame_of
 from threedrs.errors import ConfigError, DataError
 from threedrs.scannet.boxes import make_box_set
 from threedrs.scannet.geometry import frame_masks
@@ -48,7 +49,7 @@ def test_values_against_a_slow_reading_of_the_scan(scan: ScanFiles, built: Scene
     with SensReader(scan.sens) as reader:
         payloads = b""
         for row, frame_id in enumerate(built.frame_ids):
-            frame = reader.frame(frame_id)
+            frame = frame_of(reader, frame_id)
             payloads += reader.color_bytes(frame_id) + reader.depth_bytes(frame_id)
             assert built.jpegs()[row] == reader.color_bytes(frame_id)
             square = Image.fromarray(frame.color).resize((384, 384), Image.Resampling.BICUBIC)
@@ -140,7 +141,7 @@ def test_raw_colour_and_another_depth_unit(tmp_path: Path) -> None:
     scan = make_scan(tmp_path, color="raw", depth_shift=5000.0, invalid=())
     store = build_scene(scan, BOXES, SETTINGS.replace(count=1), tmp_path / "x.zarr", "val")
     with SensReader(scan.sens) as reader:
-        frame = reader.frame(0)
+        frame = frame_of(reader, 0)
     with Image.open(io.BytesIO(store.jpegs()[0])) as image:
         np.testing.assert_array_equal(np.asarray(image), frame.color)
     assert store.depth()[0, -1, 0] == round(int(frame.depth[-1, 0]) / 5)
