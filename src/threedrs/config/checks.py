@@ -128,7 +128,7 @@ def _check_student(folder: Path, model: Mapping[str, Any]) -> Iterator[str]:
     except ThreedrsError:  # on its way, or named above
         return
     width = config.get("hidden_size")
-    found = next((name for name, text in TEXT.items() if text["hidden_size"] == width), size)
+    found = next((name for name, text in TEXT.items() if text[0] == width), size)
     if found != size:
         problems.append(f"holds a student of size {found}, and model.size is {size}")
     others = "another folder" if size == "7b" else "another folder, or null for random weights"

@@ -123,32 +123,12 @@ class TensorNames:
 LAYERS = {"tiny": 3, "mini": 5, "small": 5, "7b": 28}  # of the language model
 SIZES = tuple(LAYERS)
 # Initial range 1 / sqrt(width): 0.02 would drown the words in 1,680 visual tokens.
-TEXT: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "hidden_size": 96,
-        "intermediate_size": 256,
-        "num_hidden_layers": LAYERS["tiny"],
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "initializer_range": 0.1,
-    },
+TEXT = {
+    # Width, MLP width, heads, heads of keys and values, and initial range of the language model.
+    "tiny": (96, 256, 4, 2, 0.1),
     # Just so wide that its weights in 16 bits are 15 MB, which a repository can hold.
-    "mini": {
-        "hidden_size": 256,
-        "intermediate_size": 768,
-        "num_hidden_layers": LAYERS["mini"],
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "initializer_range": 0.0625,
-    },
-    "small": {
-        "hidden_size": 640,
-        "intermediate_size": 1792,
-        "num_hidden_layers": LAYERS["small"],
-        "num_attention_heads": 10,
-        "num_key_value_heads": 5,
-        "initializer_range": 0.04,
-    },
+    "mini": (256, 768, 8, 4, 0.0625),
+    "small": (640, 1792, 10, 5, 0.04),
 }
 # The 7B language model of all published backbones.
 TEXT_7B: dict[str, Any] = {
@@ -169,10 +149,20 @@ ROTARY = {"rope_type": "default", "rope_theta": 1_000_000.0}
 
 def new_text_fields(size: str, tokens: int) -> dict[str, Any]:
     """Return the fields of the language model of ``model.size``; see `Family.new`."""
-    fields: dict[str, Any] = {"tie_word_embeddings": False}
     if size == "7b":
-        return fields | TEXT_7B
-    return fields | TEXT[size] | {"vocab_size": tokens, "rope_parameters": {**ROTARY}}
+        return {"tie_word_embeddings": False, **TEXT_7B}
+    width, mlp_width, heads, key_value_heads, initial_range = TEXT[size]
+    return {
+        "tie_word_embeddings": False,
+        "hidden_size": width,
+        "intermediate_size": mlp_width,
+        "num_hidden_layers": LAYERS[size],
+        "num_attention_heads": heads,
+        "num_key_value_heads": key_value_heads,
+        "initializer_range": initial_range,
+        "vocab_size": tokens,
+        "rope_parameters": {**ROTARY},
+    }
 
 
 def _deciding_fields(config: Any) -> dict[str, Any]:
