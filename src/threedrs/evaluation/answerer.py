@@ -37,25 +37,20 @@ from threedrs.tasks.registry import find_task
 REMEDY = "use a larger GPU or stop what else runs on it"
 
 
+@dataclass(eq=False)
 class StudentAnswerer:
     """A trained student in evaluation mode, on the device where it answers.
 
     ``can_ground`` says whether its grounding head is trained, as loading makes a new one.
     """
 
-    def __init__(
-        self,
-        student: Student,
-        tokenizer: PreTrainedTokenizerBase,
-        settings: PredictSettings,
-        *,
-        can_ground: bool = True,
-    ) -> None:
-        self.student = student
-        self.can_ground = can_ground
-        self.tokenizer = tokenizer
-        self.settings = settings
-        self.passes = TokenPasses(student)
+    student: Student
+    tokenizer: PreTrainedTokenizerBase
+    settings: PredictSettings
+    can_ground: bool = True
+
+    def __post_init__(self) -> None:
+        self.passes = TokenPasses(self.student)
 
     @classmethod
     def load(

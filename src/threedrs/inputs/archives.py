@@ -277,16 +277,16 @@ def _extract_tar(stream: IO[bytes], members: _Members) -> None:
         )
 
 
+@dataclass
 class _Tail:
     """Reads from a stream and counts its bytes, and the zeros that it ends in."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self.total = 0
-        self.zeros = 0
+    stream: IO[bytes]
+    total: int = 0
+    zeros: int = 0
 
     def read(self, size: int) -> bytes:
-        data = self._stream.read(size)
+        data = self.stream.read(size)
         kept = len(data.rstrip(b"\0"))
         self.total += len(data)
         self.zeros = len(data) - kept + (0 if kept else self.zeros)

@@ -26,6 +26,7 @@ V frames, h w rows and columns of patches, K points of a patch.
 
 import hashlib
 from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,17 +113,15 @@ def random_signs(seed: int, scene: str, frame: int, rows: int) -> np.ndarray:
     return (2.0 * bits - 1).reshape(rows, rows, CHANNELS).astype(np.float16)
 
 
+@dataclass(frozen=True)
 class WeightlessExtractor:
     """A `FeatureExtractor` that reads nothing but scene stores.
 
     ``compute`` takes a store and the grid's rows to features (V, rows, rows, C).
     """
 
-    def __init__(
-        self, recipe: Mapping[str, Any], compute: "Callable[[SceneStore, int], np.ndarray]"
-    ) -> None:
-        self.recipe = recipe
-        self.compute = compute
+    recipe: Mapping[str, Any]
+    compute: "Callable[[SceneStore, int], np.ndarray]"
 
     def identify(self, scene: str) -> str:
         """Return a constant: there are no weights."""

@@ -121,26 +121,19 @@ def _train(run: Run) -> None:
         export_run(engine, student, tokenizer, run, progress)
 
 
+@dataclasses.dataclass(eq=False)
 class _Training:
     """The optimizer steps of a run, which ``progress`` counts.
 
     Every rank takes the same steps and calls every method; the first one alone writes the log.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        engine: Any,
-        reader: PackReader,
-        progress: Progress,
-        evaluation: "Evaluation | None",
-    ) -> None:
-        self.run = run
-        self.engine = engine
-        self.reader = reader
-        self.progress = progress
-        self.evaluation = evaluation
-        self.log: RunLog | None = None
+    run: Run
+    engine: Any
+    reader: PackReader
+    progress: Progress
+    evaluation: "Evaluation | None"
+    log: RunLog | None = None
 
     def run_steps(self) -> Progress:
         """Run the optimizer steps that are left; return where the run stands then."""

@@ -11,6 +11,7 @@ moments, and weights that are rounded from these after each step.
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -56,25 +57,19 @@ class FlatGroups:
         return self.optimizer.param_groups
 
 
+@dataclass(eq=False)
 class OneRankEngine:
     """Runs a module on one rank, by the methods of a DeepSpeed engine that a step calls."""
 
-    def __init__(
-        self,
-        module: nn.Module,
-        flat: FlatGroups,
-        lr_scheduler: Any,
-        *,
-        gradient_clip: float,
-        passes: RecordedPasses | None,
-    ) -> None:
-        self.module = module
-        self.passes = passes  # in place of a call and `backward`, if passes are recorded
-        self.optimizer = flat
-        self.lr_scheduler = lr_scheduler
-        self._gradient_clip = gradient_clip
+    module: nn.Module
+    optimizer: FlatGroups
+    lr_scheduler: Any
+    gradient_clip: float
+    passes: RecordedPasses | None  # in place of a call and `backward`, if passes are recorded
+
+    def __post_init__(self) -> None:
         self._norm = 0.0
-        module.train()
+        self.module.train()
 
     def __call__(self, *arguments: Any) -> Any:
         """Run the module."""
@@ -116,7 +111,7 @@ class OneRankEngine:
         norm = torch.linalg.vector_norm(torch.stack(norms))
         self._norm = float(norm)  # the only wait for the GPU
         if self.was_step_applied():
-            self._update(min(1.0, self._gradient_clip / (self._norm + ROUNDING)))
+            self._update(min(1.0, self.gradient_clip / (self._norm + ROUNDING)))
             self.lr_scheduler.step()
         torch._foreach_zero_(flat.gradients)
 
