@@ -35,33 +35,33 @@ def visible_gpus(devices: Path = Path("/dev")) -> list[str]:
     return [str(number) for number in range(len(list(devices.glob("nvidia[0-9]*"))))]
 
 
-def claim_gpus(count: int = 1, folder: Path | None = None) -> list[str] | None:
+def claim_gpus(count: int = 1) -> list[str] | None:
     """Let this process see only the ``count`` GPUs that the fewest other jobs here hold.
 
     Must be called before CUDA starts. Where there are fewer GPUs, all of them are claimed. The
-    lock files stand in ``folder``, by default that of temporary files. Returns the GPUs, as in
-    CUDA_VISIBLE_DEVICES, or None if there are fewer than two to choose from.
+    lock files are temporary files. Returns the GPUs, as in CUDA_VISIBLE_DEVICES, or None if there
+    are fewer than two to choose from.
     """
     gpus = visible_gpus()
     if len(gpus) < 2:
         return None
-    locks = folder or Path(tempfile.gettempdir())
     claimed: list[str] = []
     # The first lock of each GPU, then the second of each: so the least busy ones come first.
     for number, gpu in ((number, gpu) for number in itertools.count() for gpu in gpus):
         if len(claimed) == min(count, len(gpus)):
             break
-        if gpu not in claimed and _lock(locks, gpu, number):
+        if gpu not in claimed and _lock(gpu, number):
             claimed.append(gpu)
     claimed.sort(key=gpus.index)
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(claimed)
     return claimed
 
 
-def _lock(folder: Path, gpu: str, number: int) -> bool:
+def _lock(gpu: str, number: int) -> bool:
     """Return whether this process now holds the GPU's lock ``number``."""
     name = gpu.replace("/", "-")  # a part of a GPU may be MIG-GPU-<uuid>/1/0
-    lock = (folder / f"threedrs-{os.getuid()}-gpu{name}-{number}.lock").open("w")
+    file = f"threedrs-{os.getuid()}-gpu{name}-{number}.lock"
+    lock = (Path(tempfile.gettempdir()) / file).open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

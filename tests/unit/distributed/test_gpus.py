@@ -11,10 +11,10 @@ import torch
 from threedrs.distributed.gpus import own_device, visible_gpus
 
 CLAIM = """
-import os, sys
-from pathlib import Path
+import os, sys, tempfile
 from threedrs.distributed.gpus import claim_gpus
-claim_gpus(int(sys.argv[2]), Path(sys.argv[1]))
+tempfile.tempdir = sys.argv[1]
+claim_gpus(int(sys.argv[2]))
 print(os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
 sys.stdin.read()
 """
