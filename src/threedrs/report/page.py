@@ -36,13 +36,8 @@ from threedrs.visualization.feature_plot import plot_features
 from threedrs.visualization.templates import data_uri, page_environment, page_script
 from threedrs.workflow.processes import run_text
 
-SCRIPTS = (
-    "room.js",
-    "tables.js",
-    "curves.js",
-    "page.js",
-    "questions.js",
-)  # joined to one script, in this order
+# Joined to one script, in this order.
+SCRIPTS = [f"{name}.js" for name in ("room", "tables", "curves", "page", "questions")]
 
 
 @dataclass(frozen=True, kw_only=True)

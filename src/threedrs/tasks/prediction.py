@@ -27,10 +27,6 @@ FORMAT_VERSION = 1
 ROW_REMEDY = "mend the row, or predict again"
 
 
-def _no_boxes() -> np.ndarray:
-    return np.zeros((0, 6))
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
     """One answered question."""
@@ -43,9 +39,9 @@ class Prediction:
     references: tuple[str, ...] = ()  # the true texts; empty in a grounding row
     # (N+1,) float64 cosine scores, the zero target last; None in a text row.
     scores: np.ndarray | None = None
-    boxes: np.ndarray = field(default_factory=_no_boxes)  # (N, 6) float64 proposal boxes
-    # (M, 6) float64 true boxes; none for a zero-target question.
-    gt: np.ndarray = field(default_factory=_no_boxes)
+    # (N, 6) float64 proposal boxes, and (M, 6) true boxes, none for a zero-target question.
+    boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 6)))
+    gt: np.ndarray = field(default_factory=lambda: np.zeros((0, 6)))
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as written to ``predictions.jsonl``."""
