@@ -229,8 +229,7 @@ def read_trivial_answers(path: Path) -> dict[str, Scores]:
     Raises:
         DataError: the file is missing, malformed or of another format version.
     """
-    benchmarks: dict[str, Scores] = read_result(path, FORMAT_VERSION, "scores")["benchmarks"]
-    return benchmarks
+    return read_result(path, FORMAT_VERSION, "scores")["benchmarks"]
 
 
 def sentences_below(summary: Mapping[str, Any], columns: Sequence[Column]) -> list[str]:
@@ -268,8 +267,7 @@ def sentences_below(summary: Mapping[str, Any], columns: Sequence[Column]) -> li
 
 def mean_of(row: Mapping[str, Any], benchmark: str, metric: str) -> float | None:
     """Return a metric of a group or trivial row of a summary, percent; None where it has none."""
-    mean: float | None = row["metrics"].get(benchmark, {}).get(metric, {}).get("mean")
-    return mean
+    return row["metrics"].get(benchmark, {}).get(metric, {}).get("mean")
 
 
 def summary_rows(scores: Mapping[str, Scores]) -> list[dict[str, Any]]:

@@ -104,8 +104,7 @@ def _cell(
 
 def _entry(file: Mapping[str, Any], column: DetailColumn) -> Mapping[str, Any]:
     part = file if column.kind == ALL else file["by_type"].get(column.kind)
-    entry: Mapping[str, Any] = {"value": None} if part is None else part["metrics"][column.metric]
-    return entry
+    return {"value": None} if part is None else part["metrics"][column.metric]
 
 
 def _published(task: Task, column: DetailColumn) -> float | None:

@@ -121,8 +121,7 @@ class Results:
 
         def style(run: str, name: str) -> str | None:
             meta = self.metrics(run, name).get("provenance", {}).get("predictions_meta") or {}
-            found: str | None = meta.get("decoding", {}).get("prompt")
-            return found
+            return meta.get("decoding", {}).get("prompt")
 
         trained = (run for run in self.runs if self.train(run))
         return [

@@ -189,9 +189,7 @@ def plain(sentence: str) -> str:
 
 def beside_zero(compared: Mapping[str, Any]) -> int:
     """Return 1 where the interval lies above zero, -1 where below, else 0."""
-    if compared["low"] is None:
-        return 0
-    return int(compared["low"] > 0) - int(compared["high"] < 0)
+    return 0 if compared["low"] is None else (compared["low"] > 0) - (compared["high"] < 0)
 
 
 def too_few_rooms(compared: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:

@@ -156,9 +156,7 @@ class DataLayout(DataPlaces):
 
     def candidates_file(self, split: str) -> Path | None:
         """EmbodiedScan's infos of ``split``: its image lists are the candidate frames. Or None."""
-        if self.candidates is None:
-            return None
-        return self.root / self.candidates.format(split=split)
+        return None if self.candidates is None else self.root / self.candidates.format(split=split)
 
     def file(self, key: str) -> Path | None:
         """The file that an optional key (``selected_frames``, ``voxels``) names, if it is there."""
