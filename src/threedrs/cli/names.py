@@ -6,7 +6,6 @@ Nothing here loads torch, so that a mistyped name is said at once.
 
 import shlex
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -111,26 +110,21 @@ def find_model(given: str) -> Path:
         CheckpointError: the folder is not a checkpoint.
     """
     from threedrs.models.checkpoint.folder import check_folder, not_trained
-
-    run = trained_run(given)
-    path = run or Path(given)
-    if not (path.is_dir() or _stands_for_a_start(path)):
-        begun = (RESULTS / "train" / given / "checkpoints").is_dir()
-        if "/" not in given and (begun or given in configured_runs()):
-            raise ConfigError(not_trained(given))
-        raise ConfigError(f"{given}: is neither a trained run nor a folder; {RUNS.advice(given)}")
-    if path.is_dir():
-        check_folder(path)
-    return path
-
-
-def _stands_for_a_start(path: Path) -> bool:
-    """Return whether this is the config.json of a run, which is its model before any training."""
     from threedrs.models.model_settings import read_run_config
 
-    with suppress(DataError):
-        return bool(read_run_config(path))
-    return False
+    path = trained_run(given) or Path(given)
+    if path.is_dir():
+        check_folder(path)
+        return path
+    try:
+        read_run_config(path)  # a run's config.json stands for its model before any training
+    except DataError:
+        begun = (RESULTS / "train" / given / "checkpoints").is_dir()
+        if "/" not in given and (begun or given in configured_runs()):
+            raise ConfigError(not_trained(given)) from None
+        fault = f"is neither a trained run nor a folder; {RUNS.advice(given)}"
+        raise ConfigError(f"{given}: {fault}") from None
+    return path
 
 
 def trained_run(given: str) -> Path | None:
