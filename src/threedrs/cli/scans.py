@@ -83,7 +83,7 @@ def import_rgbd(
             *(folder, out),
             intrinsic=intrinsic,
             trajectory=trajectory,
-            depth_shift=depth_scale,
+            depth_scale=depth_scale,
             say=show,
         )
     with SensReader(out) as reader:

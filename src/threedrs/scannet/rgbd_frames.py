@@ -170,7 +170,7 @@ def import_rgbd(
     *,
     intrinsic: str | Path | Sequence[float] | None = None,
     trajectory: Path | None = None,
-    depth_shift: float | None = None,
+    depth_scale: float | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> int:
     """Write the posed RGB-D images of ``folder`` to the ``.sens`` file ``out``.
@@ -191,7 +191,7 @@ def import_rgbd(
         raise DataError(f"{out}: is not the name of a scan; name the .sens file to write")
     with (
         RgbdFrames(
-            folder, intrinsic=intrinsic, trajectory=trajectory, depth_scale=depth_shift
+            folder, intrinsic=intrinsic, trajectory=trajectory, depth_scale=depth_scale
         ) as reader,
         SensWriter.create(out, reader.header) as writer,
     ):

@@ -44,7 +44,7 @@ def test_tum_names_are_timestamps(tmp_path):
     times = [99.9, 100.004, 100.1, 101.004, 102.004, 103.5]
     poses = [rigid(index) for index in range(6)]
     (folder / "groundtruth.txt").write_text(tum_text(times, poses))
-    _, read, valid, frames, out = imported(folder, tmp_path, depth_shift=1000)
+    _, read, valid, frames, out = imported(folder, tmp_path, depth_scale=1000)
     with SensReader(out) as reader:
         assert reader.color_timestamps.tolist() == [100_000_000, 101_000_000, 103_000_000]
         assert reader.depth_timestamps.tolist() == [100_008_000, 101_008_000, 103_008_000]
@@ -60,7 +60,7 @@ def test_tum_by_order_where_names_are_numbers(tmp_path):
     folder = make_folder(tmp_path / "in", ["0", "1", "2"], color="rgb")
     poses = [rigid(index) for index in range(3)]
     (folder / "groundtruth.txt").write_text(tum_text([1, 2, 3], poses))
-    assert np.allclose(imported(folder, tmp_path, depth_shift=1000)[1], poses, atol=1e-6)
+    assert np.allclose(imported(folder, tmp_path, depth_scale=1000)[1], poses, atol=1e-6)
 
 
 def test_tum_quaternion_by_hand(tmp_path):

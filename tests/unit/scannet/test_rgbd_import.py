@@ -49,7 +49,7 @@ def test_the_depth_scale_of_a_tum_capture_is_asked_for(tmp_path):
     (folder / "groundtruth.txt").write_text(tum_text([1, 2], [rigid(0), rigid(1)]))
     message = refused(folder, tmp_path)
     assert "say which by --depth-scale 5000 or --depth-scale 1000" in message
-    assert imported(folder, tmp_path, depth_shift=5000)[0].depth_shift == 5000
+    assert imported(folder, tmp_path, depth_scale=5000)[0].depth_shift == 5000
 
 
 def test_a_tum_capture_without_depth_is_said_to_have_none(tmp_path):
@@ -79,7 +79,7 @@ def test_doubts_about_poses_and_intrinsic_are_notes(tmp_path, caplog):
 def test_depth_shift_and_chosen_trajectory(folder, tmp_path):
     other = tmp_path / "other.log"
     other.write_text(log_text([rigid(7)] * 3))
-    header, read, _, _, _ = imported(folder, tmp_path, depth_shift=5000.0, trajectory=other)
+    header, read, _, _, _ = imported(folder, tmp_path, depth_scale=5000.0, trajectory=other)
     assert header.depth_shift == 5000.0
     assert np.array_equal(read, [rigid(7)] * 3)
 
@@ -133,7 +133,7 @@ def test_a_wrong_scale_is_said_before_all_images_are_read(tmp_path, monkeypatch)
     (folder / "trajectory.log").write_text(log_text([rigid(number) for number in range(50)]))
     read = []
     monkeypatch.setattr(RgbdFrames, "color", lambda self, index: read.append(index))
-    message = refused(folder, tmp_path, depth_shift=10)
+    message = refused(folder, tmp_path, depth_scale=10)
     assert "which no room has; give --depth-scale 1000" in message
     assert read == []
 
@@ -263,7 +263,7 @@ def test_missing_folder_and_target_in_use(folder, tmp_path):
         import_rgbd(folder, tmp_path / "poses.txt")
     assert (tmp_path / "poses.txt").read_text() == "mine"
     with pytest.raises(DataError, match="--depth-scale 0"):
-        import_rgbd(folder, tmp_path / "out.sens", depth_shift=0)
+        import_rgbd(folder, tmp_path / "out.sens", depth_scale=0)
 
 
 def test_a_scan_may_have_its_suffix_in_capitals(folder, tmp_path):
