@@ -30,10 +30,11 @@ Builder = Callable[[float, float, float, Rgb, np.random.Generator], list[Part]]
 
 def _chair(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
     seat = 0.5 * h
-    parts = legs(w, d, seat - 0.05, 0.045, DARK)
-    parts.append(box(0, 0, seat - 0.05, w, d, 0.06, rgb))
-    parts.append(box(0, -d / 2 + 0.03, seat + 0.01, w * 0.94, 0.06, h - seat - 0.01, rgb))
-    return parts
+    return [
+        *legs(w, d, seat - 0.05, 0.045, DARK),
+        box(0, 0, seat - 0.05, w, d, 0.06, rgb),
+        box(0, -d / 2 + 0.03, seat + 0.01, w * 0.94, 0.06, h - seat - 0.01, rgb),
+    ]
 
 
 def _office_chair(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
@@ -41,8 +42,8 @@ def _office_chair(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generat
     return [
         box(0, 0, 0.02, w, 0.06, 0.05, METAL),
         box(0, 0, 0.02, 0.06, d, 0.05, METAL),
-        cylinder(0, 0, 0.0, 0.09, 0.02, DARK),
-        cylinder(0, 0, 0.07, 0.06, seat - 0.11, METAL),
+        cylinder(0.0, 0.09, 0.02, DARK),
+        cylinder(0.07, 0.06, seat - 0.11, METAL),
         box(0, 0.02, seat - 0.04, w * 0.86, d * 0.82, 0.08, rgb),
         box(0, -d * 0.36, seat + 0.1, w * 0.8, 0.07, h - seat - 0.1, rgb),
         box(0, -d * 0.38, seat, 0.06, 0.04, 0.12, DARK),
@@ -158,8 +159,8 @@ def _nightstand(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator
 def _lamp(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
     shade = min(0.32, h * 0.4)
     return [
-        cylinder(0, 0, 0, w * 0.7, 0.03, DARK),
-        cylinder(0, 0, 0.03, 0.03, h - shade - 0.01, METAL),
+        cylinder(0, w * 0.7, 0.03, DARK),
+        cylinder(0.03, 0.03, h - shade - 0.01, METAL),
         Part(
             shape="cylinder", centre=(0, 0, h - shade / 2), size=(w, d, shade), rgb=rgb, taper=1.6
         ),
@@ -168,8 +169,8 @@ def _lamp(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> l
 
 def _trash_can(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
     return [
-        cylinder(0, 0, 0, w - 0.03, h - 0.04, rgb, taper=0.82),
-        cylinder(0, 0, h - 0.04, w, 0.04, tint(rgb, 0.75)),
+        cylinder(0, w - 0.03, h - 0.04, rgb, taper=0.82),
+        cylinder(h - 0.04, w, 0.04, tint(rgb, 0.75)),
     ]
 
 
@@ -205,7 +206,7 @@ def _pillow(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) ->
 
 
 def _stool(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:
-    return [*legs(w * 0.7, d * 0.7, h - 0.06, 0.04, DARK), cylinder(0, 0, h - 0.06, w, 0.06, rgb)]
+    return [*legs(w * 0.7, d * 0.7, h - 0.06, 0.04, DARK), cylinder(h - 0.06, w, 0.06, rgb)]
 
 
 def _ottoman(w: float, d: float, h: float, rgb: Rgb, rng: np.random.Generator) -> list[Part]:

@@ -58,12 +58,10 @@ def box(x: float, y: float, z: float, w: float, d: float, h: float, rgb: Rgb) ->
     return Part(shape="box", centre=(x, y, z + h / 2), size=(w, d, h), rgb=rgb)
 
 
-def cylinder(
-    x: float, y: float, z: float, diameter: float, h: float, rgb: Rgb, taper: float = 1.0
-) -> Part:
-    """Return a standing cylinder whose bottom middle is at (x, y, z)."""
+def cylinder(z: float, diameter: float, h: float, rgb: Rgb, taper: float = 1.0) -> Part:
+    """Return a standing cylinder whose bottom middle is at (0, 0, z)."""
     size = (diameter, diameter, h)
-    return Part(shape="cylinder", centre=(x, y, z + h / 2), size=size, rgb=rgb, taper=taper)
+    return Part(shape="cylinder", centre=(0, 0, z + h / 2), size=size, rgb=rgb, taper=taper)
 
 
 def pad(x: float, y: float, z: float, w: float, d: float, h: float, rgb: Rgb) -> Part:

@@ -156,9 +156,8 @@ class TokenPasses:
             self.prefix = questions.prefix
         bias_BW = torch.zeros_like(seen_BW, dtype=key.dtype).masked_fill(~seen_BW, -torch.inf)
         logits_BV = self.student.language_model.lm_head(hidden_BD)
-        seen_BV = None
-        if decoding.penalty != 1.0:
-            seen_BV = torch.zeros_like(logits_BV, dtype=torch.bool)
+        penalised = decoding.penalty != 1.0
+        seen_BV = torch.zeros_like(logits_BV, dtype=torch.bool) if penalised else None
         state = PassState(
             token_R=decoding.next_tokens(logits_BV, seen_BV),
             position_XR=position_XB,

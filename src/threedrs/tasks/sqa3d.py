@@ -145,9 +145,7 @@ TASK = Task(
     measure=measure,
     headline=(
         Headline(
-            metric="em",
-            title="EM",
-            meaning="answer from where one stands: share of right answers",
+            metric="em", title="EM", meaning="answer from where one stands: share of right answers"
         ),
     ),
     types={
