@@ -31,17 +31,10 @@ from threedrs.errors import DataError, counted, name_full_disk, one_line
 
 # Folder of the published tree -> where it belongs below the data root.
 PLACES = {
+    **{name: f"scannet/{name}" for name in ("mask", "pcd_with_object_aabbs", "posed_images")},
     **{
-        name: f"scannet/{name}"
-        for name in (
-            "mask",
-            "pcd_with_object_aabbs",
-            "posed_images",
-            "posed_images_3d_feature",
-            "posed_images_3d_feature_dinov2",
-            "posed_images_3d_feature_siglip2",
-            "posed_images_3d_feature_vggt",
-        )
+        f"posed_images_3d_feature{teacher}": f"scannet/posed_images_3d_feature{teacher}"
+        for teacher in ("", "_dinov2", "_siglip2", "_vggt")
     },
     **{name: name for name in ("balanced", "benchmark", "embodiedscan", "metadata", "processed")},
 }
