@@ -227,8 +227,7 @@ def check_root(config: Mapping[str, Any]) -> None:
 def _holds_data(root: Path, config: Mapping[str, Any]) -> bool:
     """Whether any of the places that the section ``data`` names is below ``root``."""
     keys = ("scans", "posed_images", "point_clouds", "masks", "labels", "benchmark")
-    named = [config["data"][key] for key in keys]
-    return any((root / name).exists() for name in named if name)
+    return any((root / name).exists() for name in [config["data"][key] for key in keys] if name)
 
 
 def _data_beside(root: Path, config: Mapping[str, Any]) -> Path | None:

@@ -214,8 +214,7 @@ def _yaml_hint(value: Any, types: Collection[str]) -> str:
     if "number" in types and isinstance(value, str):
         # 1e-5 has no point: YAML 1.1 takes it for a text.
         with suppress(ValueError):
-            number = yaml.safe_dump(float(value)).split()[0]
-            return f"; to YAML this is a text, write {number}"
+            return f"; to YAML this is a text, write {yaml.safe_dump(float(value)).split()[0]}"
     if "string" in types and type(value) in (int, float):
         return f"; to YAML this is a number, write '{value}'"
     return ""

@@ -180,8 +180,7 @@ def make_questions(room: Room, rng: np.random.Generator, rounds: int = 1) -> lis
     """Return up to ``rounds`` times ``QUESTIONS`` different questions, kinds taking turns."""
     kinds = (_ask_colour, _ask_count, _ask_on, _ask_where, _ask_next_to, _ask_taller, _ask_is_there,
              _ask_side)  # fmt: skip
-    asked = [kind(room, rng) for kind in rounds * kinds]
-    return take_turns(asked, rounds * QUESTIONS, rng)
+    return take_turns([kind(room, rng) for kind in rounds * kinds], rounds * QUESTIONS, rng)
 
 
 def take_turns(

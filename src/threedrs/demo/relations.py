@@ -132,8 +132,7 @@ def between(room: Room, piece: Piece, first: Piece, second: Piece) -> bool | Non
 def in_corner(room: Room, piece: Piece) -> bool | None:
     """Close to two walls that meet."""
     half = np.array(room.size[:2]) / 2
-    apart = np.minimum(half - piece.high[:2], piece.low[:2] + half)
-    return _graded(float(apart.max()), 0.35, 0.9)
+    return _graded(float(np.minimum(half - piece.high[:2], piece.low[:2] + half).max()), 0.35, 0.9)
 
 
 RELATIONS: dict[str, Callable[..., bool | None]] = {

@@ -45,8 +45,7 @@ def evaluate_checkpoint(
     _check_name(name, checkpoint, runs)
     new_run = {name: {"checkpoint": checkpoint}}
     # The configuration as it is first, for keys that there are not in a run that is switched off.
-    every_run = {**asked, "runs": {**runs, **new_run}}
-    load_config(every_run, files=False)
+    load_config({**asked, "runs": {**runs, **new_run}}, files=False)
     # Other runs of the configuration are switched off, so that nothing of theirs is asked for.
     changes: dict[str, Any] = {
         "runs": {**dict.fromkeys(runs), **new_run},

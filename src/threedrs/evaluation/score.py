@@ -145,8 +145,7 @@ def _measure(
 ) -> Metrics:
     """Return the metrics over all rows, or for each why the model answers nothing."""
     if unanswered:
-        nothing = Unavailable(reason=f"not answered: {unanswered}")
-        return dict.fromkeys(task.metrics, nothing)
+        return dict.fromkeys(task.metrics, Unavailable(reason=f"not answered: {unanswered}"))
     # Measured once; question types and resamples are reweighted sums of the same.
     return task.measure(rows, meteor)
 

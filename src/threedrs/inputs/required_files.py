@@ -153,8 +153,7 @@ def _has_types(path: Path) -> bool:
 def _problem(layout: DataLayout, path: Path) -> str:
     """Return why a file cannot be an input; empty: it is there, or it arrives."""
     try:
-        there = layout.is_there(path)
-        return "" if there else "missing (docs/RUNNING.md shows the folder layout)"
+        return "" if layout.is_there(path) else "missing (docs/RUNNING.md shows the folder layout)"
     except PermissionError:
         return "may not be read by this user; ask the owner of its folder"
 

@@ -60,8 +60,7 @@ def build_mix(
     records = [record for record in usable if settings.admits(record)]
     if not records:
         raise DataError(f"the training mix has no record that matches {settings.matching!r}")
-    pool = pool_table(records)
-    draw = draw_mix(pool, settings)
+    draw = draw_mix(pool_table(records), settings)
     if not len(draw.rows):
         raise DataError("the training mix holds no sample; ask for more in its sampling")
     mix = [records[row] for row in draw.rows]

@@ -40,8 +40,7 @@ def object_features(
     """
     # Two masks, since the fine patches are half as wide: each has its own share of pixels to reach.
     feature_a = masked_mean(fine_NVFF.flatten(1), visual_VFFD.flatten(0, 2)) + position_ND
-    feature_b = masked_mean(coarse_NVGG.flatten(1), hidden_VGGD.flatten(0, 2))
-    return (feature_a + feature_b) / 2
+    return (feature_a + masked_mean(coarse_NVGG.flatten(1), hidden_VGGD.flatten(0, 2))) / 2
 
 
 def _branch(channels: int) -> nn.Sequential:

@@ -124,8 +124,7 @@ class PackLosses(NamedTuple):
 
     def total(self, weight: float) -> Tensor:
         """Return the sum () over samples of text or grounding loss + ``weight`` x 3D loss."""
-        supervision_K = weight * self.supervision * self.counted_K
-        return (self.text_K + self.grounding_K + supervision_K).sum()
+        return (self.text_K + self.grounding_K + weight * self.supervision * self.counted_K).sum()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +157,7 @@ def suffix_mask(prefix_length: int, owner_S: Tensor) -> Tensor:
     """Return what suffix tokens attend to (1,1,S,T), bool, given the suffix that each is of."""
     # The prefix rows are plain causal too. Left out, they save a mask of prefix x prefix.
     own_SS = (owner_S[:, None] == owner_S).tril()
-    prefix_SL = own_SS.new_ones(len(owner_S), prefix_length)
-    return torch.cat([prefix_SL, own_SS], dim=1)[None, None]
+    return torch.cat([own_SS.new_ones(len(owner_S), prefix_length), own_SS], dim=1)[None, None]
 
 
 @dataclass(frozen=True, kw_only=True)

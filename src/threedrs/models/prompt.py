@@ -79,8 +79,7 @@ def _question_ids(
 ) -> tuple[int, ...]:
     """The ids from the cut to the end of the user turn, its closing newline included."""
     # Only the mark goes: the space behind it stays, as in the published training.
-    question = record.human.replace(IMAGE, "")
-    return _encode(tokenizer, OWN_START[prompt] + question + END + "\n")
+    return _encode(tokenizer, OWN_START[prompt] + record.human.replace(IMAGE, "") + END + "\n")
 
 
 def _coordinate(

@@ -44,8 +44,7 @@ def scene_awareness(hidden_TD: Tensor, points_T3: Tensor, frame_T: Tensor) -> Sc
     unit_TD = torch.nn.functional.normalize(hidden_TD.double(), dim=-1)
     # The published code joins the three indices of a voxel in half precision, which merges voxels.
     # Here they stay integers.
-    voxel_T3 = discretise(points_T3, torch.float32)
-    voxel_T = torch.unique(voxel_T3, dim=0, return_inverse=True)[1]
+    voxel_T = torch.unique(discretise(points_T3, torch.float32), dim=0, return_inverse=True)[1]
     # A voxel's tokens of one frame: what the pairs of different frames leave out.
     cell_T = torch.unique(torch.stack([voxel_T, frame_T], dim=1), dim=0, return_inverse=True)[1]
     cosines_V, pairs_V = _pair_sums(unit_TD, voxel_T)

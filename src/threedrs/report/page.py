@@ -190,8 +190,7 @@ def _teachers(folder: Path, teachers: Sequence[str], shard: str | None) -> list[
         if not features.scenes:  # the scans of the whole shard cannot be used
             continue
         scene = features.scenes[0]
-        store = SceneStore.open(folder / "scenes" / f"{scene}.zarr")
-        image = plot_features(features, store)
+        image = plot_features(features, SceneStore.open(folder / "scenes" / f"{scene}.zarr"))
         images.append(
             {
                 "teacher": teacher,

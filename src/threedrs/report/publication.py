@@ -50,8 +50,7 @@ def write_publication(run: str, results: Path) -> Path:
             f"{run}: has no scores yet, which its card shows; run `snakemake --cores all scores`"
         )
     # Before anything is written: a damaged file would be published as it is.
-    digest = model_hash(train / "model")
-    facts = _provenance(run, results, scores, digest)
+    facts = _provenance(run, results, scores, model_hash(train / "model"))
     base = _hub_checkpoint(read_json(train / "config.json")["model"])
     folder = results / "publish" / run
     with atomic_folder(folder) as temporary:

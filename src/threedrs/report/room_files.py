@@ -44,8 +44,7 @@ def write_rooms(folder: Path, boxes: Mapping[str, np.ndarray], out: Path) -> Non
     code = code_hash(None, "report.room_files:pack_room")
     for scene, boxes_N6 in boxes.items():
         store, file = SceneStore.open(folder / f"{scene}.zarr"), out / f"{scene}.js"
-        key = sha256_of_json([code, store.content_hash(), boxes_N6.tolist()])
-        head = f"// {key}\n"
+        head = f"// {sha256_of_json([code, store.content_hash(), boxes_N6.tolist()])}\n"
         if file.is_file():
             with file.open(encoding="utf-8") as stream:
                 if stream.readline() == head:

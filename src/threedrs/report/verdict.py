@@ -158,8 +158,7 @@ def _answer(
         return "untold", f"{name} and {baseline} share no headline metric."
     seeds = len(group["runs"]), len(base["runs"])
     if all(line.silence for line in lines):
-        equal = f"Cannot be told: {name} and {baseline} are equal, but {_silences(lines)}."
-        return "untold", equal
+        return "untold", f"Cannot be told: {name} and {baseline} are equal, but {_silences(lines)}."
     # Whatever the rooms say, another seed might have turned it.
     if min(seeds) == 1:
         single = "each" if max(seeds) == 1 else f"of {name if seeds[0] == 1 else baseline}"

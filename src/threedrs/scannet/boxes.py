@@ -169,8 +169,7 @@ def detector_boxes(scan: ScanFiles) -> tuple[BoxSet, list[str]]:
     # part of its annotation should have a mesh.
     own = (scan.mesh, scan.segments, scan.aggregation)
     if scan.point_cloud is None and not any(path.exists() for path in own):
-        name = scan.proposals.name
-        return make_box_set(), [f"no mesh or point cloud for {name}: no pred boxes"]
+        return make_box_set(), [f"no mesh or point cloud for {scan.proposals.name}: no pred boxes"]
     vertices_P3 = aligned_vertices(scan)
     masks, notes = read_proposals(scan.proposals, len(vertices_P3))
     rows = []

@@ -186,8 +186,7 @@ def _patch_sums(square_HWC: np.ndarray, grid: int) -> np.ndarray:
     """Return the sum over each patch of a square of 378 x 378 pixels, (grid,grid,C)."""
     # Rows first: numpy adds whole rows fast, and the few pixels of a patch slowly.
     rows_GRWC = square_HWC.reshape(grid, SIDE // grid, SIDE, -1)
-    columns_GGRC = rows_GRWC.sum(axis=1).reshape(grid, grid, SIDE // grid, -1)
-    return columns_GGRC.sum(axis=2)
+    return rows_GRWC.sum(axis=1).reshape(grid, grid, SIDE // grid, -1).sum(axis=2)
 
 
 def _tiles(square_HWC: np.ndarray) -> np.ndarray:

@@ -29,8 +29,6 @@ from threedrs.scannet.camera import has_valid_pose
 from threedrs.scannet.frames import Frames
 from threedrs.scannet.sens_format import FRAME_HEADER, PayloadError, SensError, SensHeader
 
-__all__ = ["SensError", "SensHeader", "SensReader", "SensWriter"]
-
 
 class SensReader(Frames):
     """Random access to the frames of a ``.sens`` file.

@@ -198,8 +198,7 @@ def greedy_rows(
 
 def _farthest(rows: Sequence[int], count: int) -> int:
     """Return which of ``count`` rows is farthest from all of ``rows``, the first of equals."""
-    distance_FR = np.abs(np.arange(count)[:, None] - np.array(rows))
-    return int(distance_FR.min(axis=1).argmax())
+    return int(np.abs(np.arange(count)[:, None] - np.array(rows)).min(axis=1).argmax())
 
 
 def prefix_length(

@@ -184,8 +184,7 @@ def quarter_turns(poses_F44: Vector) -> int:
     """
     # Up in the axes of each image: x to the right, y down. Steep views say little.
     rightward_F, downward_F = poses_F44[:, 2, 0], poses_F44[:, 2, 1]
-    angle = np.arctan2(rightward_F.sum(), -downward_F.sum())
-    return round(float(angle) / (np.pi / 2)) % 4
+    return round(float(np.arctan2(rightward_F.sum(), -downward_F.sum())) / (np.pi / 2)) % 4
 
 
 def lying_note(poses_F44: Vector, meta: str) -> str | None:

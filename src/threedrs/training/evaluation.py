@@ -83,8 +83,7 @@ class Evaluation:
                 store = open_store(self.scenes, scene)
                 answers = answerer.open(store)
                 for name, records in of_scene.items():
-                    task = find_task(name)
-                    answered = prediction_rows(records, task, answers, store)
+                    answered = prediction_rows(records, find_task(name), answers, store)
                     rows.setdefault(name, []).extend(answered)
         finally:
             self.student.train(training)

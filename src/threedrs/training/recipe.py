@@ -213,8 +213,7 @@ def fingerprint_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name, "not there"), new.get(name, "not there")
         if sha256_of_json(before) != sha256_of_json(after):
-            hashed = "." not in name
-            changes.append(name if hashed else f"{name} ({before} -> {after})")
+            changes.append(name if "." not in name else f"{name} ({before} -> {after})")
     return ", ".join(changes)
 
 

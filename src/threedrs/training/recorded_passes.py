@@ -110,8 +110,7 @@ class RecordedPasses:
             counts=self.objective.counts(pack, tensors.predictions),
             scale=torch.tensor(scale),
         )
-        device = pack.scene.rgb_VHWC.device
-        return with_tensors(inputs, lambda tensor: on_device(tensor, device))
+        return with_tensors(inputs, lambda tensor: on_device(tensor, pack.scene.rgb_VHWC.device))
 
     def _pass(self, inputs: PassInputs) -> Tensor:
         objective = self.objective

@@ -135,8 +135,7 @@ def train_step(
         ids.append([sample.id for sample in pack.samples])
     # Only here does the CPU wait for the losses; before, it ran ahead of the GPU.
     finite = [bool(row.isfinite().all()) for row in rows]
-    own_flags = [not all(finite), interrupted()]
-    flags = torch.tensor(own_flags, dtype=torch.float64, device=ranks.device)
+    flags = torch.tensor([not all(finite), interrupted()], dtype=torch.float64, device=ranks.device)
     # One reduction carries the sums and both flags. So all ranks decide alike whether to take the
     # step and whether to stop after it; a rank alone would wait for the others for ever.
     totals = torch.cat([torch.stack(rows).sum(dim=0), flags])

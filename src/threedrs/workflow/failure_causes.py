@@ -103,8 +103,7 @@ def find_cause(job: str, logs: Sequence[Path], since: float, said: str = "") -> 
     if reason := _slurm_reason(said, logs):
         what, remedy = reason
         # Ctrl-C cancels jobs. What else Slurm does to them is not the user's wish.
-        cancelled = what.endswith("was cancelled")
-        return Cause(job, f"Slurm: {what}", silent=cancelled, remedy=remedy)
+        return Cause(job, f"Slurm: {what}", silent=what.endswith("was cancelled"), remedy=remedy)
     for log in logs:
         if lines := tail_lines(log, since):
             stops = [line for line in lines if _STOPPED.search(line)]

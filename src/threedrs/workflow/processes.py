@@ -195,8 +195,7 @@ def end_with_snakemake() -> None:
     starter = int(number)
     if _started(starter) != started:
         _end()
-    watch = threading.Thread(target=_watch, args=(starter, started), daemon=True)
-    watch.start()
+    threading.Thread(target=_watch, args=(starter, started), daemon=True).start()
 
 
 def _watch(starter: int, started: str) -> None:

@@ -224,8 +224,7 @@ def hash_files(model: Path) -> dict[str, str]:
 
 def write_manifest(model: Path) -> None:
     """Write the manifest of the finished model in folder ``model``."""
-    value = {"format_version": FORMAT_VERSION, "files": hash_files(model)}
-    write_json(manifest_path(model), value)
+    write_json(manifest_path(model), {"format_version": FORMAT_VERSION, "files": hash_files(model)})
 
 
 def not_trained(run: str) -> str:

@@ -127,5 +127,4 @@ def compile_blocks(model: nn.Module, backend: Any = "inductor") -> None:
     # Torch compiles a function eight times and runs it uncompiled after that. Here one function has
     # code for each kind of block and size. The limit counts for all of the process, so it is
     # another one only while this model runs.
-    raised = torch._dynamo.config.patch(recompile_limit=MOST_GRAPHS)
-    model.forward = raised(model.forward)
+    model.forward = torch._dynamo.config.patch(recompile_limit=MOST_GRAPHS)(model.forward)
