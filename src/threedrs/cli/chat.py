@@ -153,8 +153,7 @@ def _lines(prompt: str, *, typed: bool) -> Iterator[str]:
     say("Ask about the scene; /help says what else, /quit or Ctrl-D ends.")
     try:
         while True:
-            line = input(prompt).strip()
-            if line:
+            if line := input(prompt).strip():
                 yield line
     except (EOFError, KeyboardInterrupt):
         print()

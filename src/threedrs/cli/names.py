@@ -178,10 +178,8 @@ def find_scene(given: str) -> Path:
 
 def find_shards(given: str) -> list[Path]:
     """Return the shards of a teacher, or the one at the path ``given``, else raise StoreError."""
-    if "/" not in given:
-        shards = sorted((RESULTS / "features" / given).glob("*.zarr"))
-        if shards:
-            return shards
+    if "/" not in given and (shards := sorted((RESULTS / "features" / given).glob("*.zarr"))):
+        return shards
     if Path(given).is_dir():
         return [Path(given)]
     raise StoreError(f"{given}: there is no feature store here; {TEACHERS.advice(given)}")

@@ -34,8 +34,7 @@ def export(
     name = model_id or predictions.resolve().parent.parent.name
     rows = export_predictions(predictions, records, out, name)
     say(f"{out}: {counted(rows, 'row')}")
-    limit = (read_meta(out) or {}).get("limit")
-    if limit:
+    if limit := (read_meta(out) or {}).get("limit"):
         say(
             f"{out}: the first {limit['questions']} of {counted(limit['of'], 'question')} only, "
             "which gives no score of the benchmark"

@@ -66,8 +66,7 @@ def check_config(
     except ValidationError as error:
         return None, problem_lines(error, Configuration)
     runs = {name: run for name, run in found.runs.items() if run is not None}
-    problems = [*_check_extends(runs)]
-    if problems:
+    if problems := [*_check_extends(runs)]:
         return None, problems
     checked = _sorted_keys(found.to_json())
     # Overrides hold what a run says, and a mix, whose keys depend on each other, is as written.

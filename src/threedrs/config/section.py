@@ -203,8 +203,7 @@ def _pattern_problem(pattern: str) -> str:
     held = dict.fromkeys(re.findall(r"\\\{(\w+)", pattern))
     if held:
         return f"does not hold {' and '.join(f'{{{word}}}' for word in held)}; add what is missing"
-    name = _NAME_PATTERN.fullmatch(pattern)
-    if name:
+    if name := _NAME_PATTERN.fullmatch(pattern):
         signs = f"letters, digits and {' '.join(name[1])}"  # apart, as some are marks of a sentence
         return f"is not a name; write it with {signs}, beginning with a letter or digit"
     return f"does not match {pattern!r}"

@@ -71,9 +71,8 @@ def check_disk(setting: Setting) -> Iterator[Finding]:
     for stage, size in needs.items():
         by_then += size
         message = (
-            f"{stage}: about {size / disk.GIGABYTE:.1f} GB to write, "
-            f"{by_then / disk.GIGABYTE:.1f} GB by then; {free / disk.GIGABYTE:.1f} GB free in "
-            "results/"
+            f"{stage}: about {size / disk.GIGABYTE:.1f} GB to write, {by_then / disk.GIGABYTE:.1f} "
+            f"GB by then; {free / disk.GIGABYTE:.1f} GB free in results/"
         )
         remedy = "free space, or make results/ a link to a larger disk"
         yield ok(message) if by_then < free else error(message, remedy)

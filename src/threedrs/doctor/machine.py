@@ -130,8 +130,7 @@ def check_java(setting: Setting) -> Iterator[Finding]:
 
 def check_slurm(setting: Setting) -> Iterator[Finding]:
     """Look for Slurm's commands and partitions, which only a run with ``--slurm`` needs."""
-    missing = [name for name in ("sbatch", "squeue", "sinfo") if not shutil.which(name)]
-    if missing:
+    if missing := [name for name in ("sbatch", "squeue", "sinfo") if not shutil.which(name)]:
         message = f"{', '.join(missing)} not here"
         if setting.slurm:
             yield error(message, "run on a login node of the cluster")

@@ -105,8 +105,7 @@ def quartile_of_questions(scores: Mapping[str, float], scenes: Sequence[str]) ->
         DataError: a scene has no score.
     """
     counts = Counter(scenes)
-    missing = [name for name in counts if name not in scores]
-    if missing:
+    if missing := [name for name in counts if name not in scores]:
         raise DataError(
             f"{missing[0]}: has questions and no awareness; run `snakemake --cores all awareness`"
         )

@@ -241,8 +241,7 @@ def _finish(
 ) -> None:
     """Write predictions and, last, the meta file with ``facts``; then remove the scenes' files."""
     done = _read_partial(out, task)
-    missing = [record.id for record in records if record.id not in done]
-    if missing:
+    if missing := [record.id for record in records if record.id not in done]:
         raise DataError(
             f"{out}: {len(missing)} of {len(records)} questions have no answer (first: "
             f"{missing[0]!r}); run it again"

@@ -78,8 +78,7 @@ def _benchmark_scores(
     # A model without a grounding head answers nothing, so that the next one has to tell the boxes.
     rows = next(filter(None, (read_predictions(path, task) for path in predictions)), [])
     asked = {record.id: record for record in read_records(records)} if rows else {}
-    unknown = [row.id for row in rows if row.id not in asked]
-    if unknown:
+    if unknown := [row.id for row in rows if row.id not in asked]:
         raise DataError(
             f"{records}: has no question {unknown[0]!r}, which was asked; run "
             "`snakemake --cores all scores`"
@@ -171,8 +170,7 @@ class TrainingAnswers:
     def by_first_words(self, record: Record) -> str:
         """Return the most frequent answer to questions that open alike; of several the first."""
         for words in range(WORDS, 0, -1):
-            found = self._by_opening.get(first_words(self._task, record.human, words))
-            if found:
+            if found := self._by_opening.get(first_words(self._task, record.human, words)):
                 return min(found, key=lambda answer: (-found[answer], answer))
         return self._frequent(1)[0]
 

@@ -43,8 +43,7 @@ class Results:
         """The content of ``summary.json``."""
         path = self.folder / "report" / "summary.json"
         summary = read_result(path, FORMAT_VERSION, "report")
-        missing = [run for run in self.runs if run not in summary["runs"]]
-        if missing:
+        if missing := [run for run in self.runs if run not in summary["runs"]]:
             raise DataError(f"{path}: has no run {missing[0]!r}; aggregate again")
         return summary
 

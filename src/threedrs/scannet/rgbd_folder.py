@@ -87,8 +87,7 @@ def read_rgbd_folder(folder: Path, trajectory: Path | None) -> RgbdFolder:
                 "check the numbers in their names, which count as times"
             )
         timestamps = [(round(color_times[i] * 1e6), round(depth_times[j] * 1e6)) for i, j in pairs]
-        alone = len(colors) - len(pairs)
-        if alone:
+        if alone := len(colors) - len(pairs):
             notes = [f"{alone} colour images have no depth image within 0.02 s: left out"]
     return RgbdFolder(
         color_files=[colors[i] for i, _ in pairs],

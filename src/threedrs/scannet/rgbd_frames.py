@@ -158,8 +158,7 @@ def list_frames(folder: Path, trajectory: Path | None = None) -> rgbd_folder.Rgb
         return phone_exports.read_arkitscenes(folder)
     if folder.is_dir() and next(folder.glob("*.color.*"), None) is not None:
         return rgbd_folder.read_seven_scenes(folder)
-    sequences = sorted(path.name for path in folder.glob("seq-*") if path.is_dir())
-    if sequences:
+    if sequences := sorted(path.name for path in folder.glob("seq-*") if path.is_dir()):
         raise DataError(f"{folder}: holds {', '.join(sequences)}; name one of them")
     return rgbd_folder.read_rgbd_folder(folder, trajectory)
 
@@ -213,8 +212,7 @@ def _common_size(files: Sequence[Path], what: str) -> Size:
             sizes.append(image_size(path))
         except ImageError as error:
             raise DataError(f"{path}: {error}") from error
-    other = [index for index, size in enumerate(sizes) if size != sizes[0]]
-    if other:
+    if other := [index for index, size in enumerate(sizes) if size != sizes[0]]:
         (width, height), (first_width, first_height) = sizes[other[0]], sizes[0]
         raise DataError(
             f"{files[other[0]]}: has {width}x{height} pixels, the first {what} image "

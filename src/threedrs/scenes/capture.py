@@ -215,8 +215,7 @@ def open_capture(capture: Path, options: CaptureOptions) -> Frames:
     }
     exported = (capture / "depth_intrinsic.txt").is_file() and any(capture.glob("[0-9]*.jpg"))
     if capture.suffix.lower() == ".sens" or exported:
-        named = [name for name, value in given.items() if value is not None]
-        if named:
+        if named := [name for name, value in given.items() if value is not None]:
             raise ConfigError(
                 f"{capture}: its format states what {' and '.join(named)} would say; leave it out"
             )

@@ -27,8 +27,7 @@ def find_task(name: str, split: str | None = None) -> Task:
     if name not in TASKS:
         raise ConfigError(f"unknown benchmark {name!r}; {choose_one(name, TASKS)}")
     task = TASKS[name]
-    fault = task.fault()
-    if fault:
+    if fault := task.fault():
         raise ConfigError(f"benchmark {name}: {fault}; docs/ADD_A_BENCHMARK.md lists the parts")
     if split is not None and split not in task.splits:
         raise ConfigError(f"{name} has no split {split!r}; choose one of: {', '.join(task.splits)}")

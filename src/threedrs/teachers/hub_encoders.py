@@ -257,8 +257,7 @@ def load_model(model: HubModel, folder: Path, kind: Any) -> Any:
             f"({one_line(error)}); {model.what_to_fetch}"
         ) from error
     # transformers fills what is missing with random values and only warns.
-    wrong = sorted(map(str, {*report["missing_keys"], *report["mismatched_keys"]}))
-    if wrong:
+    if wrong := sorted(map(str, {*report["missing_keys"], *report["mismatched_keys"]})):
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise CheckpointError(
             f"{folder}: is not {model.repository}: {', '.join(wrong[:5])}{more} missing or of "

@@ -58,8 +58,7 @@ def patch_features(model: nn.Module, images_SHW3: Tensor) -> Tensor:
     ``model`` takes (1, S, 3, H, W) in [0, 1] to (1, S, P, C).
     """
     images_S3HW = images_SHW3.permute(0, 3, 1, 2).float().div(255)
-    on_gpu = images_SHW3.is_cuda
-    with torch.autocast(images_SHW3.device.type, torch.bfloat16, enabled=on_gpu):
+    with torch.autocast(images_SHW3.device.type, torch.bfloat16, enabled=images_SHW3.is_cuda):
         return model(images_S3HW[None])[0]
 
 

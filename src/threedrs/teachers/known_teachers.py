@@ -122,8 +122,7 @@ def teacher_channels(name: str, stores: Iterable[Path] = ()) -> int:
     if name == NO_TEACHER:
         return 0
     teacher = get_teacher(name)
-    paths = sorted(set(stores))
-    if paths:
+    if paths := sorted(set(stores)):
         from threedrs.teachers.feature_shards import common_channels
 
         return common_channels(paths)

@@ -119,8 +119,7 @@ def _draw_losses(rows: list[dict[str, Any]], out: Path, run: str) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for name in PARTS:
-        points = [(row["step"], row[name]) for row in rows if row[name] is not None]
-        if points:
+        if points := [(row["step"], row[name]) for row in rows if row[name] is not None]:
             axes.plot(*zip(*points, strict=True), label=name, linewidth=1.2)
     axes.set(xlabel="optimizer step", ylabel="loss", title=f"training of {run}")
     axes.legend()

@@ -76,8 +76,7 @@ class _DeepSpeedFile(BaseModel, extra="forbid"):
     @model_validator(mode="before")
     @classmethod
     def _leave_to_train(cls, values: Any) -> Any:
-        taken = [key for key in SET_BY_TRAIN if isinstance(values, Mapping) and key in values]
-        if taken:
+        if taken := [key for key in SET_BY_TRAIN if isinstance(values, Mapping) and key in values]:
             raise ConfigError(
                 "; ".join(f"the section `train` sets {key}; remove it" for key in taken)
             )

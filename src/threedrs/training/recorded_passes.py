@@ -158,8 +158,7 @@ def recorded_passes(
         "on several ranks, with ZeRO-3 or with offload": not alone,
         **settings.recording_obstacles(),
     }
-    found = [obstacle for obstacle, there in obstacles.items() if there]
-    if found:
+    if found := [obstacle for obstacle, there in obstacles.items() if there]:
         if ranks.first:
             logger.warning("execution.record_passes: no pass is recorded %s", ", ".join(found))
         return None

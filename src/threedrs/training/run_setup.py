@@ -120,8 +120,7 @@ def _read_hashes(
     contents = {scene: store.content_hash() for scene, store in stores.items()}
     if teacher == NO_TEACHER:
         return contents, {}, None
-    lacking = [scene for scene in scenes if scene not in paths.features]
-    if lacking:
+    if lacking := [scene for scene in scenes if scene not in paths.features]:
         raise StoreError(
             f"{paths.mix}: {len(lacking)} of its scenes have no features of teacher {teacher} "
             f"({', '.join(lacking[:5])}); run `snakemake --cores all features`"

@@ -191,8 +191,7 @@ def _chain(node: ast.AST) -> tuple[str, ...] | None:
 
 def _mentions(node: ast.AST) -> Iterator[tuple[str, ...]]:
     """Yield each name that a tree mentions, with the attributes that follow it."""
-    chain = _chain(node)
-    if chain:
+    if chain := _chain(node):
         yield chain
         return
     for child in ast.iter_child_nodes(node):

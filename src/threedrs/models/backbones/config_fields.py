@@ -49,8 +49,7 @@ class Fields:
                     f"{expected!r} alone; choose a checkpoint that was made with it"
                 )
         known = {*read, *self.equal, *self.silent.split()}
-        unknown = [inside + name for name in section if name not in known]
-        if unknown:
+        if unknown := [inside + name for name in section if name not in known]:
             logger.warning(
                 "%s: fields that are not read and may change the numbers: %s",
                 path,
@@ -172,8 +171,7 @@ def check_llava_fields(config: Mapping[str, Any], path: Path, width: int) -> Non
     # pretrained backbone is trained with the student's, as in the published training.
     trained = "threedrs" in config or "ground_head_type" in config
     fields |= Fields(equal=STUDENT if trained else {}, silent=" ".join(STUDENT))
-    other = [n for n in STUDENT if not trained and config.get(n) not in (None, STUDENT[n])]
-    if other:
+    if other := [n for n in STUDENT if not trained and config.get(n) not in (None, STUDENT[n])]:
         logger.info("%s: %s do not apply to a student of this backbone", path, ", ".join(other))
     read = (*READ_FIELDS, *SECTIONS, "mm_vision_tower", "vision_feature_layer")
     fields.check(config, path, read)

@@ -43,12 +43,10 @@ def text_fields(
     Raises:
         CheckpointError: a size is missing, or positions or layers are of another kind.
     """
-    missing = [name for name in SHAPE_FIELDS if name not in config]
-    if missing:
+    if missing := [name for name in SHAPE_FIELDS if name not in config]:
         raise CheckpointError(f"{path}: lacks {', '.join(missing)}; is it a {kind} checkpoint?")
     check_sizes(config, SHAPE_FIELDS, path)
-    others = {*(config.get("layer_types") or ())} - {"full_attention"}
-    if others:
+    if others := {*(config.get("layer_types") or ())} - {"full_attention"}:
         raise CheckpointError(
             f"{path}: layer_types holds {min(map(str, others))}, this version computes "
             "full_attention alone; choose a checkpoint without it"

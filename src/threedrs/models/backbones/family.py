@@ -235,8 +235,7 @@ class Family(ABC):
         again = self.read(written, Path("config.json"), self.text_config.vocab_size, side)
         for part in ("text_config", "vision_config"):
             fields, found = (_deciding_fields(getattr(one, part)) for one in (self, again))
-            lost = [name for name in fields if fields[name] != found.get(name)]
-            if lost:
+            if lost := [name for name in fields if fields[name] != found.get(name)]:
                 raise ConfigError(
                     f"model.name {' or '.join(self.checkpoints)}: what config_json writes is read "
                     f"again with another {', '.join(lost)} of the {part}, so a trained model would "

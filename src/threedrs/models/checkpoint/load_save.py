@@ -219,8 +219,7 @@ def save_student(
         for name, tensor in (student.state_dict() if state is None else state).items()
     }
     # Under one name only, as published; a reader ties them again.
-    tied = student.text_config.tie_word_embeddings
-    if tied:
+    if student.text_config.tie_word_embeddings:
         tensors.pop(published_name(EMBEDDINGS[1]))
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     config = student.family.config_json(student.teacher_channels, dtype)

@@ -70,8 +70,7 @@ def match_tensors(
         "of another shape": wrong,
     }
     # All kinds at once: which of them there are says what kind of folder this is.
-    found = [f"{len(what)} {kind}: {_some(what)}" for kind, what in problems.items() if what]
-    if found:
+    if found := [f"{len(what)} {kind}: {_some(what)}" for kind, what in problems.items() if what]:
         raise CheckpointError(
             f"{folder}: tensors do not fit the model ({'; '.join(found)}){remedy}"
         )

@@ -253,8 +253,7 @@ def apply_adapter(
     state |= {own_name(n) or n: t for n, t in _tensors(saved.folder / IN_FULL).items()}
     expected = {n: t.shape for n, t in student.state_dict().items() if saved.trained.is_saved(n)}
     found = {name: tensor.shape for name, tensor in state.items()}
-    wrong = sorted({name for name, _ in expected.items() ^ found.items()})
-    if wrong:
+    if wrong := sorted({name for name, _ in expected.items() ^ found.items()}):
         raise CheckpointError(
             f"{saved.folder}: {len(wrong)} tensors do not fit the model, e.g. {wrong[0]}; "
             "copy the whole folder of the trained model again"
