@@ -12,7 +12,13 @@ from threedrs.tasks.base import Column, Task
 # In the order of the training mix and of the tables, which is the paper's.
 TASKS: dict[str, Task] = {
     task.name: task
-    for task in (scanrefer.TASK, multi3drefer.TASK, scan2cap.TASK, scanqa.TASK, sqa3d.TASK)
+    for task in (
+        scanrefer.TASK,
+        multi3drefer.TASK,
+        scan2cap.TASK,
+        scanqa.TASK,
+        sqa3d.TASK,
+    )
 }
 # As which `threedrs ask` puts a question, a description of an object to find, and a box.
 QUESTION, FIND, DESCRIBE = scanqa.TASK, scanrefer.TASK, scan2cap.TASK
