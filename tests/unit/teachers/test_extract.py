@@ -91,7 +91,7 @@ def test_a_killed_run_loses_only_the_scene_it_was_at(
     calls.fail_at = 3
     with pytest.raises(KeyboardInterrupt):
         extract_shard(scenes, TINY, out)
-    with pytest.raises(StoreError, match="unfinished"):
+    with pytest.raises(StoreError, match="not a finished feature store"):
         FeatureStore.open(out)
     (out / ".scene0002_00.99999999.tmp").mkdir()  # what a harder kill leaves
     extract_shard(scenes, TINY, out)
@@ -125,7 +125,7 @@ extract_shard([Path(p) for p in {[str(path) for path in scenes]}],
     process.kill()
     process.wait()
     before = (out / "scene0000_00" / "zarr.json").stat().st_mtime_ns
-    with pytest.raises(StoreError, match="unfinished"):
+    with pytest.raises(StoreError, match="not a finished feature store"):
         FeatureStore.open(out)
     extract_shard(scenes, TINY, out)
     assert calls.count == 2  # the other two
