@@ -20,7 +20,7 @@ from threedrs.errors import (
     problems_of,
     user_message,
 )
-from threedrs.models.backbones.family import LAYERS, TEXT
+from threedrs.models.backbones.family import LAYERS, TEXT, new_text_fields
 from threedrs.models.backbones.known_backbones import mismatches
 from threedrs.models.checkpoint.folder import check_folder, read_config
 from threedrs.models.model_settings import ModelSettings
@@ -128,7 +128,7 @@ def _check_student(folder: Path, model: Mapping[str, Any]) -> Iterator[str]:
     except ThreedrsError:  # on its way, or named above
         return
     width = config.get("hidden_size")
-    found = next((name for name, text in TEXT.items() if text[0] == width), size)
+    found = next((n for n in TEXT if new_text_fields(n, 0)["hidden_size"] == width), size)
     if found != size:
         problems.append(f"holds a student of size {found}, and model.size is {size}")
     others = "another folder" if size == "7b" else "another folder, or null for random weights"
