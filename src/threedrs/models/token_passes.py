@@ -44,7 +44,7 @@ from threedrs.models.zero3 import is_spread
 
 SIZES = 16  # recorded sizes that are kept; the one used least recently goes first
 KEPT_CELLS = 16384  # own tokens, rows times width, for which memory stays between calls
-PREFIX_PARTS = (24, 12, 8, 6, 4, 3, 2, 1)  # the prefix kept here has a multiple of the first
+PREFIX_PARTS = (24, 12, 8, 6, 4, 3, 2, 1)  # each divides the first
 FEW_QUERIES = 128  # a key head, on which one multiprocessor works
 
 
@@ -129,7 +129,7 @@ class TokenPasses:
         self.decoding = decoding
         self.captures = hidden_BD.is_cuda and not self.spread
         key = questions.prefix[0][0]
-        length = key.shape[2] // PREFIX_PARTS[0] * PREFIX_PARTS[0]
+        length = kept_tokens(key.shape[2])
         recorded_for = (key.shape, key.dtype, decoding.penalty)
         if self.recorded_for != recorded_for:
             self.release()
@@ -174,9 +174,9 @@ class TokenPasses:
         # queries, the parts' results are larger than what is gained.
         if not self.captures or queries > FEW_QUERIES:
             return 1
-        heads, device = self.prefix[0][0].shape[1], torch.cuda.get_device_properties()
-        most = device.multi_processor_count // heads
-        return next((parts for parts in PREFIX_PARTS if parts <= most), 1)
+        heads, length = self.prefix[0][0].shape[1:3]
+        most = torch.cuda.get_device_properties().multi_processor_count // heads
+        return next((n for n in PREFIX_PARTS if n <= most and length % n == 0), 1)
 
     def _read_tokens(self) -> Callable[[], list[int]]:
         """Send the last tokens to the host, and return what waits for them."""
@@ -305,6 +305,13 @@ class TokenPasses:
         if self.side is not None:
             torch.cuda.current_stream().wait_stream(self.side)
         return join(shared, own).flatten(1)[None]
+
+
+def kept_tokens(prefix: int) -> int:
+    """Return how many of a prefix's tokens are kept as such; the rest count as own."""
+    # As many as all numbers of parts divide. A prefix without images is shorter than that, and
+    # there is no softmax over no key: what the kernel gives then is not a number.
+    return prefix // PREFIX_PARTS[0] * PREFIX_PARTS[0] or prefix
 
 
 @contextmanager

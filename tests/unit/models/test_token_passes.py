@@ -22,7 +22,7 @@ from threedrs.models.inference import SceneSession
 from threedrs.models.packing import Query
 from threedrs.models.prompt import build_query
 from threedrs.models.student import Student
-from threedrs.models.token_passes import KEPT_CELLS, TokenPasses
+from threedrs.models.token_passes import KEPT_CELLS, TokenPasses, kept_tokens
 
 FAMILIES = ("llava-video", "llava-onevision", "qwen2-vl")
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -183,14 +183,25 @@ def test_a_value_that_is_not_a_number_stays_in_its_scene() -> None:
 
 def test_few_queries_attend_to_a_prefix_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     passes = TokenPasses(student())
-    passes.prefix = [(torch.zeros(1, 4, 48, 8),) * 2]
+    whole, short = ([(torch.zeros(1, 4, tokens, 8),) * 2] for tokens in (48, 14))
+    passes.prefix = whole
     assert passes._prefix_parts(7) == 1  # without a GPU
     passes.captures = True
     for processors, parts in ((132, 24), (108, 24), (40, 8), (3, 1)):
         device = SimpleNamespace(multi_processor_count=processors)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device=device: device)
         # One question of 7B has 7 queries a key head, 66 questions have 72 rows.
+        passes.prefix = whole
         assert [passes._prefix_parts(7 * rows) for rows in (1, 16, 24, 72)] == [parts, parts, 1, 1]
+        passes.prefix = short  # parts are of one length
+        assert passes._prefix_parts(7) == min(parts, 2)
+
+
+def test_a_short_prefix_is_kept_whole() -> None:
+    """Without images it has 14 tokens, and there is no softmax over no key."""
+    session = SceneSession(student(), tokenizer(), scene().without_images(), prompt="reference")
+    assert session.prefix_length == 14
+    assert [kept_tokens(tokens) for tokens in (14, 23, 24, 47, 6744)] == [14, 23, 24, 24, 6744]
 
 
 def _memory_of_the_prefix(passes: TokenPasses) -> weakref.ref:
@@ -262,3 +273,20 @@ def test_recorded_passes_give_the_answers_of_plain_code(
     memory = _memory_of_the_prefix(passes)
     passes.release()
     assert memory() is None
+
+
+@NEEDS_GPU
+@pytest.mark.parametrize("name", FAMILIES)
+def test_recorded_passes_answer_without_images(name: str) -> None:
+    """As `eval.controls: [text_only]` asks."""
+    model, words, inputs = family_student(name)
+    model, inputs = model.to("cuda"), inputs.without_images().to("cuda")
+    queries = [build_query(item, words, prompt="reference") for item in MANY[:9]]
+    session = SceneSession(model, words, inputs, prompt="reference")
+    session.decoding = Decoding(ends=frozenset())
+    sure = 0
+    for query, answer in zip(queries, session.generate(queries, 8), strict=True):
+        chosen, count = plain_choices(model, query, answer, inputs)
+        assert chosen[:count] == answer[:count]
+        sure += count
+    assert sure > 9 * 8 / 2
