@@ -31,6 +31,7 @@ NORMALISATION: tuple[tuple[str, str], ...] = (
     (r" {2,}", " "),
     (r"[^a-zA-Z0-9,'\s\-:]+", ""),
     *((rf"\b{wrong}\b", right) for wrong, right in _MISSPELT.items()),
+    (r"\bo' +clock\b", "o'clock"),
     (r"\bnone\b", "zero"),
     *((rf"\b{number}\b", word) for number, word in enumerate(_NUMBERS)),
     (r"\b23\b", "twenty-three"),

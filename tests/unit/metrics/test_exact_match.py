@@ -42,6 +42,7 @@ NUMBERS = (
         ("wasing machine", "washing machine"),
         ("waslked", "walked"),
         ("10 oclock", "ten o'clock"),
+        ("3 o' clock.", "three o'clock"),
         ("none", "zero"),
         ("23", "twenty-three"),
         ("21", "21"),
