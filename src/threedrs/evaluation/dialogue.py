@@ -11,7 +11,7 @@ from pydantic import model_validator
 
 from threedrs.config.section import Section, parse_object
 from threedrs.errors import ConfigError
-from threedrs.tasks.record import COORD, GROUND, is_box
+from threedrs.tasks.record import check_unmarked, is_box
 
 EMPTY = "(the model's answer is empty)"
 HELP = """A line is a question about the scene. Each one stands alone, as in training.
@@ -45,13 +45,10 @@ class Request(Section):
         text = self.question if self.ground is None else self.ground
         if text is not None and not text.strip():
             raise ConfigError(f"the {given[0]} is empty")
-        # The tokenizer would turn such a mark into the token that a point or box is read from.
-        for token in (COORD, GROUND):
-            if token in (text or ""):
-                raise ConfigError(
-                    f"the {given[0]} holds {token}, which is not a word; `box` asks about a box "
-                    "and `ground` finds an object"
-                )
+        try:
+            check_unmarked(text or "")
+        except ValueError as error:
+            raise ConfigError(f"the {given[0]} {error}; leave it out") from error
         return self
 
     def to_json(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from threedrs.config.section import describe_problem
 from threedrs.errors import DataError
 from threedrs.io.external_json import ExternalRow, ExternalText
 from threedrs.io.files import read_json
-from threedrs.tasks.record import COORD, END, GROUND, IMAGE, START, Record
+from threedrs.tasks.record import Record, check_unmarked
 
 if TYPE_CHECKING:
     from threedrs.tasks.scene_boxes import SceneBoxes
@@ -40,11 +40,7 @@ RowForm = TypeVar("RowForm", bound=ExternalRow)
 def _check_words(text: str) -> str:
     if not text.strip():
         raise PydanticCustomError("empty_text", "is empty")
-    # The tokenizer would turn such a mark into its token, wherever it stands.
-    for mark in (IMAGE, GROUND, COORD, START, END):
-        if mark in text:
-            raise ValueError(f"holds {mark}, which means something to the model")
-    return text
+    return check_unmarked(text)
 
 
 def _from_digits(value: Any) -> Any:

@@ -21,6 +21,8 @@ FORMAT_VERSION = 1
 # Marks of a conversation, and of the chat that it becomes: an annotator's text may hold none.
 IMAGE, GROUND, COORD = "<image>", "<ground>", "<coord>"
 START, END = "<|im_start|>", "<|im_end|>"
+# Tokenizers turn these into their tokens wherever they stand, and all that Qwen2 reserves likewise.
+_MARK = re.compile(rf"{IMAGE}|{GROUND}|{COORD}|<\|\w+\|>")
 FARTHEST = 1e6  # metres from the origin: no scan reaches so far
 # Stands before the number of a repeat. Other than a dash it is part of no published id.
 REPEAT = "#"
@@ -29,6 +31,17 @@ _NUMBER = re.compile(rf"(0|[1-9]\d*)({REPEAT}\d+)?")
 # So begins each line that `Record.to_json` gave.
 _LINE_START = f'{{"format_version": {FORMAT_VERSION}, '
 _REMEDY = "mend the record, or convert the annotations again"
+
+
+def check_unmarked(text: str) -> str:
+    """Return what a person wrote, which holds no mark.
+
+    Raises:
+        ValueError: it holds one; a clause that names it.
+    """
+    if mark := _MARK.search(text):
+        raise ValueError(f"holds {mark[0]}, which means something to the model")
+    return text
 
 
 def conversation(human: str, answer: str) -> list[dict[str, str]]:
