@@ -81,7 +81,8 @@ def check_config(
     for section in (checked["model"], *(run.get("model", {}) for run in runs), *runs):
         for key in {"path", "checkpoint"} & {*section}:
             # What is shipped lies beside the code, whatever folder a run is started in.
-            section[key] = _below_root(_below_root(section[key], root), CHECKOUT)
+            if (key, section[key]) != ("checkpoint", INITIAL):
+                section[key] = _below_root(_below_root(section[key], root), CHECKOUT)
     for section in (checked["execution"], *(run.get("execution", {}) for run in runs)):
         if "deepspeed" in section:
             section["deepspeed"] = _below_root(section["deepspeed"], CHECKOUT)

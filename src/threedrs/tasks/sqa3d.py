@@ -109,9 +109,10 @@ def convert(source: AnnotationTables) -> Iterator[Record | Rejection]:
     # An answer without its question says that the two files are not of one version; a rejected
     # question is there all the same.
     asked = {str(row.get("question_id")) for row in source.tables[0] if isinstance(row, dict)}
-    for question_id in answers.keys() - asked:
-        orphan = RowError(NO_QUESTION, f"question {question_id} is not among the questions")
-        yield source.rejection(answers[question_id][0], orphan, table=1)
+    for question_id, (number, _) in answers.items():
+        if question_id not in asked:
+            orphan = RowError(NO_QUESTION, f"question {question_id} is not among the questions")
+            yield source.rejection(number, orphan, table=1)
 
 
 def measure(rows: Sequence[Prediction], meteor: bool) -> Metrics:

@@ -1,5 +1,7 @@
 """Runs inherit and override, extend each other, are switched off, and hold what concerns them."""
 
+from pathlib import Path
+
 import pytest
 
 from threedrs.config.load import load_config, resolve_run
@@ -59,6 +61,13 @@ def test_a_run_extends_another_one(config: dict) -> None:
     run = resolve_run(loaded, "b")
     assert (run["teacher"]["name"], run["train"]["epochs"], run["train"]["seed"]) == ("none", 5, 2)
     assert run["execution"]["keep"] == 1
+
+
+def test_the_model_before_training_is_no_folder_of_its_name(config: dict, tmp_path: Path) -> None:
+    (tmp_path / "initial").mkdir()
+    config["data"] |= {"root": str(tmp_path), "demo": None}
+    config["runs"]["start"] = {"checkpoint": "initial"}
+    assert load_config(config, files=False)["runs"]["start"] == {"checkpoint": "initial"}
 
 
 def test_a_run_is_switched_off(config: dict) -> None:

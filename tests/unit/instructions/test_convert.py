@@ -256,6 +256,14 @@ def test_on_reject_fail_stops_at_the_first(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_the_first_answer_without_a_question_is_named(tmp_path: Path) -> None:
+    answers = [{"question_id": f"q{n}", "answers": [{"answer": "b"}]} for n in range(20)]
+    question = {"scene_id": SCENE, "question_id": "q0", "situation": "I sit.", "question": "What?"}
+    write_sqa3d_files(tmp_path, "val", [question], answers)
+    with pytest.raises(DataError, match=r"row 1: answer without a question \(question q1 is not"):
+        run(tmp_path, "sqa3d", "val", on_reject="fail")
+
+
 def test_unknown_benchmark_and_split(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown benchmark 'scanref'; choose one of: scanrefer"):
         run(tmp_path, "scanref", "train")
