@@ -4,6 +4,7 @@ The rule files hold names and paths; here stands what follows from the configura
 whose argument is ``wildcards`` are handed to Snakemake as they are.
 """
 
+import functools
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -39,6 +40,7 @@ class Targets:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.layout = data_layout(config)
+        self._scan = functools.cache(self.layout.scan)  # several lists of files ask for a scan
         # Where the data is changes no result: rules give `root` as a Path, which Snakemake does not
         # compare. What is prepared and what arrives are inputs of the rules that read it.
         apart = {"root", "boxes", "records", "arriving"}
@@ -152,7 +154,7 @@ class Targets:
 
     def scan_files(self, shard: str, *kinds: str) -> list[Path]:
         """Return the files of the given kinds of a shard's scans."""
-        scans = map(self.layout.scan, self.scene_shards[shard])
+        scans = map(self._scan, self.scene_shards[shard])
         return [getattr(scan, kind) for scan in scans for kind in kinds]
 
     def box_files(self, shard: str) -> list[Path]:
