@@ -169,11 +169,6 @@ def open_store(scenes: Path, scene: str) -> SceneStore:
     return SceneStore.open(path)
 
 
-def needs_model(record: Record, task: Task) -> bool:
-    """Return whether a model is asked this question; the answer to any other one is empty."""
-    return not task.box_input or record.box_input is not None
-
-
 def prediction_rows(
     records: Sequence[Record], task: Task, answers: SceneAnswers | None, store: SceneStore
 ) -> list[Prediction]:
@@ -188,12 +183,12 @@ def prediction_rows(
         assert answers is not None
         return _grounded(records, answers, store)
     # An object that no detector box covers is not described, yet it counts, with an empty text.
-    asked = [record for record in records if needs_model(record, task)]
+    asked = [record for record in records if task.needs_model(record)]
     texts = iter(answers.texts(asked) if answers is not None and asked else ())
     return [
         Prediction(
             **_identity(record),
-            prediction=next(texts) if needs_model(record, task) else "",
+            prediction=next(texts) if task.needs_model(record) else "",
             references=tuple(record.references or ()),
         )
         for record in records

@@ -23,7 +23,6 @@ from threedrs.distributed.ranks import Ranks, inference_ranks, wait_for_ranks
 from threedrs.errors import ConfigError, DataError
 from threedrs.evaluation.answerer import (
     StudentAnswerer,
-    needs_model,
     open_store,
     prediction_rows,
     read_questions,
@@ -218,7 +217,7 @@ def _answered_scenes(
         # One scene is held at a time, and the model is loaded only when a question needs it.
         store = open_store(scenes, scene)
         answers = None
-        if any(needs_model(record, task) for record in records):
+        if any(task.needs_model(record) for record in records):
             answerer = answerer or load()
             own = shown[scene] == scene
             answers = answerer.open(store if own else open_store(scenes, shown[scene]))
@@ -255,7 +254,7 @@ def _finish(
         "n": len(records),
         "counts": {
             "scenes": len({record.scene for record in records}),
-            "without_model": sum(not needs_model(record, task) for record in records),
+            "without_model": sum(not task.needs_model(record) for record in records),
         },
         "inputs": dict(inputs),
         "predictions_sha256": sha256_of_file(out),

@@ -110,10 +110,9 @@ def trivial_scores(
 
     def scored(answer: Callable[[Record], str]) -> dict[str, float]:
         # An object without a detector box gets no answer from anyone.
-        answered = [not task.box_input or record.box_input is not None for record in asked]
         told = [
-            replace(row, prediction=answer(record)) if there else row
-            for row, record, there in zip(rows, asked, answered, strict=True)
+            replace(row, prediction=answer(record)) if task.needs_model(record) else row
+            for row, record in zip(rows, asked, strict=True)
         ]
         return _values(task.measure(told, False))
 

@@ -148,7 +148,7 @@ class Questions:
 
 def _answer_text(task: Task, row: Mapping[str, Any], record: Record) -> str:
     # Such an empty answer is not the model's, and is not counted among those.
-    return NOT_ASKED if task.box_input and record.box_input is None else row["prediction"]
+    return row["prediction"] if task.needs_model(record) else NOT_ASKED
 
 
 def _chosen(row: Mapping[str, Any], task: Task) -> list[Sequence[float]]:

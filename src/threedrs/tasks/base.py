@@ -98,7 +98,7 @@ class Task:
     # How many annotated objects a question is about: "none" if it names none, "one", or "any"
     # number, zero included.
     objects: Literal["none", "one", "any"] = "none"
-    # Whether a question points at a box. One without a box gets an empty answer.
+    # Whether a question points at a box. One without a box is not asked (`needs_model`).
     box_input: bool = False
     # Scores (N+1,) of proposals and zero target to the rows of the proposals that are the answer,
     # best first. None: the answer is a text, not boxes.
@@ -125,6 +125,10 @@ class Task:
     def grounding(self) -> bool:
         """Return whether the answer is a set of boxes, not a text."""
         return self.choose is not None
+
+    def needs_model(self, record: Record) -> bool:
+        """Return whether a model is asked this question; the answer to any other one is empty."""
+        return not self.box_input or record.box_input is not None
 
     def needs_true_boxes(self, split: str) -> bool:
         """Return whether records of ``split`` are of no use where their objects lack true boxes.
