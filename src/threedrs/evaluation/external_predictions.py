@@ -10,7 +10,6 @@ taken from the records, whose ids are the field's. Both write a meta file beside
 `threedrs predict` does, so that answers to a part of the questions do not pass for all.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from pydantic import BeforeValidator
 
 from threedrs.errors import DataError, counted
 from threedrs.io.external_json import ExternalRow, ExternalText, check_external
-from threedrs.io.files import read_json_lines, write_json, write_json_lines
+from threedrs.io.files import SCENE_NAME, read_json_lines, write_json, write_json_lines
 from threedrs.tasks.base import Task
 from threedrs.tasks.prediction import (
     FORMAT_VERSION,
@@ -38,7 +37,6 @@ from threedrs.tasks.prediction import (
 from threedrs.tasks.record import Record, published_id, read_records
 from threedrs.tasks.registry import find_task
 
-_SCENE = re.compile(r"scene\d{4}_\d{2}")
 _SCENE_FIELDS = ("scene", "scene_id", "video", "sample_id")
 _FORM_FIELDS = {"sample_id", "format_version"}
 _REMEDY = "mend the row, or write the file again"
@@ -124,7 +122,7 @@ def prediction_of_field_row(row: Any, task: Task, where: str) -> Prediction:
             # With exactly one object nobody looks at the zero target, so any number stands for it.
             scores = [*scores, 0.0]
         answer = grounding_arrays(scores, scored.objects, scored.gt_response, task, where)
-    named = (_SCENE.search(str(row.get(name, ""))) for name in _SCENE_FIELDS)
+    named = (SCENE_NAME.search(str(row.get(name, ""))) for name in _SCENE_FIELDS)
     return Prediction(
         id=found.sample_id,
         benchmark=task.name,
@@ -136,7 +134,7 @@ def prediction_of_field_row(row: Any, task: Task, where: str) -> Prediction:
 
 def has_scene(row: Prediction) -> bool:
     """Return whether the row says which scene it is about."""
-    return _SCENE.fullmatch(row.scene) is not None
+    return SCENE_NAME.fullmatch(row.scene) is not None
 
 
 def export_predictions(predictions: Path, records: Path, out: Path, model_id: str) -> int:
