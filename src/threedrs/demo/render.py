@@ -156,7 +156,7 @@ class FrameRenderer:
         return np.where(joint, np.float32(0.72), tone)
 
     def _color(self, pose: np.ndarray, hits: _Hits, grain: np.ndarray) -> np.ndarray:
-        """Return the picture (480,640,3) u8."""
+        """Return the image (480,640,3) u8."""
         light, nothing = hits.light, hits.triangle < 0
         floor = np.take(self.mesh.triangle_floor, hits.triangle, mode="wrap") & ~nothing
         on_floor = np.flatnonzero(floor)

@@ -78,7 +78,7 @@ def read_rgbd_folder(folder: Path, trajectory: Path | None) -> RgbdFolder:
     color_times, depth_times = _timestamps(colors), _timestamps(depths)
     timestamps, notes = None, []
     if color_times is None or depth_times is None:
-        pairs = [*enumerate(_match_names(colors, depths, "colour images", "depth images"))]
+        pairs = [*enumerate(_match_names(colors, depths, "depth images"))]
     else:
         pairs = _match_times(color_times, depth_times)
         if not pairs:
@@ -115,7 +115,7 @@ def read_seven_scenes(folder: Path) -> RgbdFolder:
     if not depths or poses.files is None or not poses.files:
         lacking = "*.pose.txt" if depths else "*.depth.png"
         raise DataError(f"{folder}: holds {colors[0].name}, and no {lacking} beside it")
-    partners = _match_names(colors, depths, "colour images", "depth images")
+    partners = _match_names(colors, depths, "depth images")
     return RgbdFolder(
         color_files=colors,
         depth_files=[depths[partner] for partner in partners],
@@ -171,7 +171,7 @@ def _poses_of(
 ) -> NDArray[np.float64]:
     """Return the pose of each colour image, (N, 4, 4)."""
     if track.files is not None:
-        return track.poses[_match_names(colors, list(track.files), "colour images", "pose files")]
+        return track.poses[_match_names(colors, list(track.files), "pose files")]
     if track.timestamps is not None and color_times is not None:
         rows, difference = nearest(color_times, track.timestamps)
         localised = difference <= MAX_TIME_DIFFERENCE
@@ -202,26 +202,26 @@ def _poses_of(
     return track.poses
 
 
-def _match_names(first: list[Path], second: list[Path], what: str, others: str) -> list[int]:
-    """Return for each of ``first`` the index of its partner in ``second``: the frame's number."""
-    first_keys, second_keys = _frame_keys(first), _frame_keys(second)
-    if {*first_keys}.isdisjoint(second_keys):
+def _match_names(colors: list[Path], others: list[Path], what: str) -> list[int]:
+    """Return for each colour image the index of its partner in ``others``: the frame's number."""
+    color_keys, other_keys = _frame_keys(colors), _frame_keys(others)
+    if {*color_keys}.isdisjoint(other_keys):
         # SUN3D's 0000001-000000020534 is a frame and a time, and the two cameras' times differ.
-        numbers, other_numbers = _frame_numbers(first), _frame_numbers(second)
+        numbers, other_numbers = _frame_numbers(colors), _frame_numbers(others)
         if numbers and other_numbers:
-            first_keys = [(number,) for number in numbers]
-            second_keys = [(number,) for number in other_numbers]
-    index_of = {key: index for index, key in enumerate(second_keys)}
-    if set(first_keys) == set(index_of):
-        return [index_of[key] for key in first_keys]
-    alone = set(first_keys) ^ set(index_of)
-    files, keys = [*first, *second], [*first_keys, *second_keys]
+            color_keys = [(number,) for number in numbers]
+            other_keys = [(number,) for number in other_numbers]
+    index_of = {key: index for index, key in enumerate(other_keys)}
+    if set(color_keys) == set(index_of):
+        return [index_of[key] for key in color_keys]
+    alone = set(color_keys) ^ set(index_of)
+    files, keys = [*colors, *others], [*color_keys, *other_keys]
     path = next(path for path, key in zip(files, keys, strict=True) if key in alone)
-    other = second[0] if path in first else first[0]
+    other = others[0] if path in colors else colors[0]
     raise DataError(
-        f"{first[0].parent} holds {len(first)} {what}, {second[0].parent} {len(second)} {others}; "
-        f"{path.parent.name}/{path.name} has no partner in {other.parent.name} by the number in "
-        "its name; add the partner, or remove this file"
+        f"{colors[0].parent} holds {len(colors)} colour images, {others[0].parent} {len(others)} "
+        f"{what}; {path.parent.name}/{path.name} has no partner in {other.parent.name} by the "
+        "number in its name; add the partner, or remove this file"
     )
 
 
