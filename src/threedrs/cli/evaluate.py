@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from threedrs.cli import names, shared
-from threedrs.errors import counted
+from threedrs.errors import ConfigError, counted, did_you_mean
 from threedrs.workflow.processes import quick_imports
 
 model_app = typer.Typer(help="Work on a trained model's files.", no_args_is_help=True)
@@ -44,7 +44,6 @@ def evaluate(
     predictions and metrics lie in results/eval/NAME; other runs' results stay.
     """
     from threedrs.config.yaml_files import parse_values
-    from threedrs.errors import ConfigError, did_you_mean
     from threedrs.evaluation.one_checkpoint import evaluate_checkpoint
     from threedrs.models.checkpoint.folder import check_folder
 
@@ -118,6 +117,8 @@ def score(
     names.check_file(predictions)
     for written in (out, per_question or out):
         names.check_out(written, predictions, meta_path(predictions), annotations)
+    if per_question and per_question.resolve() == out.resolve():
+        raise ConfigError(f"--per-question {per_question}: is --out too; give another name")
 
     from threedrs.evaluation.score import score_file
 

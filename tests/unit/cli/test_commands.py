@@ -108,6 +108,7 @@ MISTYPED = [
     (f"predictions import {READ} --records {READ} --out {READ}", "is a file that is read"),
     (f"instructions export {READ} --out {READ}", "is a file that is read"),
     (f"score scanqa {READ} --out y --per-question {READ}", "is a file that is read"),
+    (f"score scanqa {READ} --out y --per-question ./y", "--per-question y: is --out too; give"),
     (f"score scanqa {ROWS} --out {META}", "p.meta.json: is a file that is read"),
     (f"predictions export {ROWS} --records {READ} --out results/p.json", "p.meta.json: is a file"),
     (f"awareness 3drs --out {READ} --left-out {READ}", "is a file that is read"),
