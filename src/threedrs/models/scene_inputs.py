@@ -148,7 +148,7 @@ def read_scene(
         scene=store.scene,
         rgb_VHWC=torch.from_numpy(np.asarray(store.rgb())),
         patch_xyz_VGG3=torch.from_numpy(np.asarray(patch_xyz)),
-        boxes_N6=torch.from_numpy(boxes_N6),
+        boxes_N6=torch.tensor(boxes_N6),  # a copy: the store keeps its own
         fine_NVFF=torch.from_numpy(fine),
         coarse_NVGG=torch.from_numpy(coarse),
         teacher_VGGC=teacher_VGGC,

@@ -48,7 +48,7 @@ _CONTENT_ATTRIBUTES = ("scene", "split", "frame_ids", "invalid_depth")
 
 
 class SceneStore:
-    """One scene, opened for reading; every method decodes one array, anew each call.
+    """One scene, opened for reading; every method decodes one array, anew each call but for boxes.
 
     Every method raises StoreError, naming store and array, if the array is missing or damaged.
 
@@ -84,6 +84,7 @@ class SceneStore:
         # The store is our own: the hash that it carries stands for checks of each attribute.
         if self.content_hash() != found:
             raise reader.error("the attributes are damaged (they do not fit the content hash)")
+        self._boxes: dict[str, BoxSet] = {}
         # A store of which a crash left a part is named here, and not hours later.
         for name in self.attributes["digests"]:
             reader.shape(name)
@@ -143,11 +144,15 @@ class SceneStore:
 
     def boxes(self, box_set: str) -> BoxSet:
         """Return the boxes of ``gt`` or ``pred``."""
-        return BoxSet(
-            boxes=self._reader.read(f"boxes/{box_set}"),
-            ids=self._reader.read(f"boxes/{box_set}_ids"),
-            labels=self._labels[box_set],
-        )
+        # Their two small arrays take zarr as long as half of a training sample takes otherwise, and
+        # each sample asks for them more than once.
+        if box_set not in self._boxes:
+            self._boxes[box_set] = BoxSet(
+                boxes=self._reader.read(f"boxes/{box_set}"),
+                ids=self._reader.read(f"boxes/{box_set}_ids"),
+                labels=self._labels[box_set],
+            )
+        return self._boxes[box_set]
 
     def masks(self, box_set: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the patches that see each box: fine (N,V,27,27), coarse (N,V,14,14), bool."""

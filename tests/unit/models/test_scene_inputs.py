@@ -44,6 +44,16 @@ def test_pixels_are_counted_once_for_each_content(
     assert len(counted) == 3
 
 
+def test_boxes_are_read_once_and_kept_from_a_pack_that_changes_its_own(tmp_path: Path) -> None:
+    write_scene_inputs(tmp_path, SCENE, seed=1)
+    store = SceneStore.open(tmp_path / f"results/scenes/{SCENE}.zarr")
+    boxes = store.boxes("gt").boxes.copy()
+    shutil.rmtree(store.path / "boxes")
+    read_scene(store, "gt").boxes_N6.zero_()
+    assert boxes.any()
+    assert (store.boxes("gt").boxes == boxes).all()
+
+
 def test_what_was_counted_is_kept_of_all_scenes_of_scannet() -> None:
     """Packs come in random order, so one scene too many costs a count for nearly each of them."""
     assert scene_inputs._on_grid.cache_info().maxsize >= 1_513
