@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from threedrs.errors import CheckpointError, one_line
-from threedrs.io.files import sha256_of_file, sha256_of_json
+from threedrs.io.files import sha256_of_files, sha256_of_json
 from threedrs.teachers.teacher import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -236,7 +236,8 @@ def vision_config(model: HubModel, folder: Path) -> Any:
 def folder_sha256(folder: Path) -> str:
     """Return a hash of the model's configuration and weights."""
     files = [folder / CONFIG, *model_files(folder)]
-    return sha256_of_json({file.name: sha256_of_file(file) for file in files})
+    names = (file.name for file in files)
+    return sha256_of_json(dict(zip(names, sha256_of_files(files), strict=True)))
 
 
 def load_model(model: HubModel, folder: Path, kind: Any) -> Any:

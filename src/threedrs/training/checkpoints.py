@@ -15,7 +15,6 @@ import random
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,12 @@ from safetensors import SafetensorError
 
 from threedrs.distributed.ranks import Ranks, broadcast_decision
 from threedrs.errors import CheckpointError, DataError
-from threedrs.io.files import read_json, sha256_of_file, sha256_of_json, sync, write_json
+from threedrs.io.files import read_json, sha256_of_files, sha256_of_json, sync, write_json
 from threedrs.training.optimizer_shards import read_shards, write_shards
 from threedrs.training.recipe import CHECKPOINT_FORMAT, fingerprint_changes
 
 MANIFEST = "manifest.json"
 STATE = "state"
-CHECKSUM_THREADS = 8
 SCHEDULE = "schedule.json"
 LOG = "log.jsonl"  # of the run, as it grows
 # torch.save says so as a RuntimeError
@@ -84,20 +82,14 @@ def _restore_random_state(state: Mapping[str, Any], device: torch.device) -> Non
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
-def _sha256(files: list[Path]) -> list[str]:
-    """Return the SHA-256 of each file."""
-    # Several at a time: one core hashes 1.25 GB/s, and a disk gives more than that.
-    with ThreadPoolExecutor(CHECKSUM_THREADS) as pool:
-        return list(pool.map(sha256_of_file, files))
-
-
 def _gather_checksums(temporary: Path, mine: list[Path], ranks: Ranks) -> dict[str, str]:
     """Sync the files that this rank wrote, and return the checksums of all ranks' files."""
     # Each rank names its own files, because on a network file system a listing may lack what other
     # nodes have just written.
     for path in (*mine, *{file.parent for file in mine}):
         sync(path)
-    own = {f.relative_to(temporary).as_posix(): s for f, s in zip(mine, _sha256(mine), strict=True)}
+    names = (file.relative_to(temporary).as_posix() for file in mine)
+    own = dict(zip(names, sha256_of_files(mine), strict=True))
     of_rank: list[dict[str, str]] = [{} for _ in range(ranks.count)]
     torch.distributed.all_gather_object(of_rank, own)
     return {name: checksum for files in of_rank for name, checksum in files.items()}
@@ -174,7 +166,7 @@ def _problem(checkpoint: Path, fingerprint: Mapping[str, Any]) -> tuple[str, str
         for file in files:
             if not file.is_file():
                 return "damaged", f"{file} is missing"
-        for (file, checksum), found in zip(files.items(), _sha256(list(files)), strict=True):
+        for (file, checksum), found in zip(files.items(), sha256_of_files([*files]), strict=True):
             if found != checksum:
                 return "damaged", f"{file} does not match its checksum"
     except DataError as error:

@@ -221,7 +221,7 @@ def test_what_cannot_be_read_is_named_and_stays(
         raise OSError(errno.EIO, "Input/output error", str(path))
 
     monkeypatch.setattr("threedrs.doctor.verify.sha256_of_file", fails)
-    monkeypatch.setattr("threedrs.models.checkpoint.folder.sha256_of_file", fails)
+    monkeypatch.setattr("threedrs.io.files.sha256_of_file", fails)
     said = found(results)
     assert [remake for _, remake in said] == [None, None]
     assert said[0][0].startswith(f"{results / MODEL}/config.json: cannot be read (Input/output")

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 
 from fixtures.training_run import lone_ranks
 from threedrs.errors import CheckpointError
+from threedrs.io import files
 from threedrs.io.files import sha256_of_file
 from threedrs.training import checkpoints
 from threedrs.training.checkpoints import (
@@ -116,7 +117,7 @@ def test_damaged_checkpoint_is_skipped_with_a_warning(tmp_path, damage, monkeypa
     elif damage == "removed":
         (newest / "state/weights").unlink()
     elif damage == "unreadable":  # as a disk with a bad block answers
-        monkeypatch.setattr(checkpoints, "sha256_of_file", partial(unreadable_in, newest))
+        monkeypatch.setattr(files, "sha256_of_file", partial(unreadable_in, newest))
     else:
         manifest = newest / "manifest.json"
         whole = json.loads(manifest.read_text())

@@ -13,7 +13,13 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from threedrs.errors import CheckpointError, DataError
-from threedrs.io.files import read_json, sha256_of_file, sha256_of_json, write_json
+from threedrs.io.files import (
+    read_json,
+    sha256_of_file,
+    sha256_of_files,
+    sha256_of_json,
+    write_json,
+)
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -218,8 +224,9 @@ def hash_files(model: Path) -> dict[str, str]:
     """Return file (name in ``model``) -> SHA-256."""
     # No folders: published training leaves its optimizer's state in one beside the model, some
     # 100 GB which no answer depends on.
-    files = sorted(path for path in model.iterdir() if path.is_file())
-    return {path.name: sha256_of_file(path) for path in files if path.name != _SNAKEMAKES_OWN}
+    files = [path for path in sorted(model.iterdir()) if path.is_file()]
+    files = [path for path in files if path.name != _SNAKEMAKES_OWN]
+    return dict(zip((path.name for path in files), sha256_of_files(files), strict=True))
 
 
 def write_manifest(model: Path) -> None:
