@@ -39,7 +39,8 @@ def read_generation(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Generat
         # What transformers would do in the published evaluation.
         logger.info("%s: missing, so repeated tokens are not penalised", path)
         return {**published_generation(tokenizer), "repetition_penalty": 1.0}
-    generation = read_config(path)
+    # A field that is null says as much as one that is not there.
+    generation = {name: value for name, value in read_config(path).items() if value is not None}
     penalty, ends = generation.get("repetition_penalty", 1.0), _ends(generation)
     most = generation.get("max_new_tokens")
     problems = {

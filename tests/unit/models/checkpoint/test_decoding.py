@@ -44,6 +44,7 @@ def test_published_values() -> None:
         ({"eos_token_id": 7}, {7}, 1.0),
         ({"eos_token_id": [7, 9], "repetition_penalty": 1.2, "do_sample": True}, {7, 9}, 1.2),
         ({"temperature": 0.7}, {1006}, 1.0),
+        ({"eos_token_id": None, "repetition_penalty": None, "max_new_tokens": None}, {1006}, 1.0),
     ],
 )
 def test_values_of_a_folder(tmp_path: Path, says: dict, ends: set, penalty: float) -> None:
