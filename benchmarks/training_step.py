@@ -139,7 +139,7 @@ def planned(student: Student, kept: int, samples: int, frames: int) -> float:
     )
     pack = FullPack(student=student, settings=settings, frames=frames)
     parts = pack.memory({"zero_optimization": {"stage": 2}}, 1)
-    left_out = ("optimizer", "buckets", "system")
+    left_out = ("optimizer", "buckets", "update", "system")
     return sum(size for part, size in parts.items() if part not in left_out) / GIB
 
 

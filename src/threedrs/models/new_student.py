@@ -31,10 +31,9 @@ def bare_student(family: Family, settings: ModelSettings, teacher_channels: int)
 
 def empty_student(settings: ModelSettings, teacher_channels: int) -> Student:
     """Return the student of ``model.name`` and ``model.size`` without values, for counting."""
+    tokens = len(tiny_tokenizer(find_family(settings.name).vision_marks)) + 2
     with without_weights(None):
-        return bare_student(
-            _new_family(settings, len(tiny_tokenizer()) + 2), settings, teacher_channels
-        )
+        return bare_student(_new_family(settings, tokens), settings, teacher_channels)
 
 
 def _new_family(settings: ModelSettings, tokens: int) -> Family:

@@ -8,6 +8,7 @@ activations does not count. Shared prefixes count once.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -63,6 +64,12 @@ def _two_layers(first: float, last: float, *, inputs: bool, weights: bool) -> Op
     )
 
 
+def attention_widths(text: Any) -> tuple[int, int]:
+    """Return the width of all queries and that of all keys of a layer of the language model."""
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return text.num_attention_heads * head, text.num_key_value_heads * head
+
+
 class OperationCount:
     """Counts the operations of passes over one student from its sizes alone."""
 
@@ -103,9 +110,8 @@ class OperationCount:
     ) -> Operations:
         config, tokens = self._text, prefix + sum(own)
         width = config.hidden_size
-        head_width = getattr(config, "head_dim", None) or width // config.num_attention_heads
-        attention_width = config.num_attention_heads * head_width
-        projections = 2 * width * (attention_width + config.num_key_value_heads * head_width)
+        attention_width, key_width = attention_widths(config)
+        projections = 2 * width * (attention_width + key_width)
         weights = projections + 3 * width * config.intermediate_size
         # A token sees itself and those before it, and a sample's own tokens the whole prefix too.
         pairs = prefix * (prefix + 1) / 2 + sum(n * prefix + n * (n + 1) / 2 for n in own)

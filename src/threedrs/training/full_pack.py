@@ -2,8 +2,8 @@
 
 Sizes: P parameters, U of them trained (of a language model with LoRA its adapters and two rows of
 each embedding matrix), n GPUs, b bytes of a number (bfloat16: 2, float32: 4); t tokens of a packed
-sequence, L language layers of width D, MLP width I and key width k; q patches of all frames, l
-vision layers of width w and MLP width i.
+sequence, L language layers of width D, MLP width I, query width a and key width k (of all heads); q
+patches of all frames, l vision layers of width w and MLP width i.
 
 Memory of a GPU, in bytes:
 
@@ -23,9 +23,9 @@ Memory of a GPU, in bytes:
   steps that were measured, one used more memory than planned: 1 % by nvidia-smi, which also counts
   what the allocator keeps free (benchmarks/RESULTS.md)
 - kept: b (L t D + l q w), the inputs of all layers; and for each layer that is not recomputed
-  b t (5 D + 2 k + 3 I) or b q (7 w + 2 i) more; with K > 1 also 3 b t D, keys and values repeated
-  for each head that shares them and the two parts of the attention's result; LoRA adds b t times
-  its rank for each layer that it is on, with dropout also (b + 1) t times the layer's inputs;
+  b t (3 D + 2 a + 2 k + 3 I) or b q (7 w + 2 i) more; with K > 1 also 3 b t a, keys and values
+  repeated for each head that shares them and the two parts of the attention's result; LoRA adds b t
+  times its rank for each layer that it is on, with dropout also (b + 1) t times the layer's inputs;
   layers that no gradient reaches, as those of a vision tower that is not trained, keep nothing
 - at work: the same of one recomputed layer, and its gradient: b t (2 I + 2 D) or b q (2 i + 2 w),
   the larger of the two
@@ -54,7 +54,7 @@ from typing import Any
 from threedrs.models.lora.layers import trained_parameters
 from threedrs.models.student import Student
 from threedrs.models.zero3 import shape_of
-from threedrs.training.flops import OperationCount
+from threedrs.training.flops import OperationCount, attention_widths
 from threedrs.training.recipe import TrainSettings, is_offloaded
 
 GIB = 2**30
@@ -140,14 +140,15 @@ class FullPack:
         """The numbers that a language layer keeps of the pack where it is not recomputed."""
         text, lora = self.student.text_config, self.settings.lora
         width, inner = text.hidden_size, text.intermediate_size
-        keys = width // text.num_attention_heads * text.num_key_value_heads
-        numbers: float = 5 * width + 2 * keys + 3 * inner
+        queries, keys = attention_widths(text)
+        numbers: float = 3 * width + 2 * queries + 2 * keys + 3 * inner
         if self.settings.pack > 1:
-            numbers += 3 * width
+            numbers += 3 * queries
         if lora is not None:
             numbers += lora.rank * len(lora.targets)
             if lora.dropout:
-                inputs = sum(inner if name == "down_proj" else width for name in lora.targets)
+                widths = {"down_proj": inner, "o_proj": queries}
+                inputs = sum(widths.get(name, width) for name in lora.targets)
                 numbers += inputs * (self.size + 1) / self.size
         return self.tokens * numbers
 

@@ -10,6 +10,10 @@ import pytest
 from fixtures.benchmark_scripts import ENVIRONMENT, TORCHRUN, run_forked, run_script
 from fixtures.forked_jobs import forked_python
 from fixtures.repository import ROOT
+from threedrs.models.model_settings import ModelSettings
+from threedrs.models.new_student import empty_student
+from threedrs.training.full_pack import GIB, FullPack
+from threedrs.training.recipe import TrainSettings
 
 
 @pytest.mark.slow
@@ -27,6 +31,19 @@ def test_training_step(
     assert rows[1]["tokens"] == 24 + 210 + 2 * 64
     assert all(row["samples_per_second"] > 0 for row in rows)
     assert "| sdpa | 0 | 2 |" in text
+
+
+def test_a_pack_is_planned_without_what_only_the_optimizer_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    script = importlib.import_module("training_step")
+    student = empty_student(ModelSettings(name="llava-video", size="small"), 8)
+    settings = TrainSettings(gradient_checkpointing=True, kept_layers=0, pack=1)
+    pack = FullPack(student=student, settings=settings, frames=1)
+    numbers = sum(parameter.numel() for parameter in student.parameters())
+    expected = 2 * 4 * numbers + sum(pack.activations().values())  # weights and gradients
+    assert script.planned(student, 0, 1, 1) == pytest.approx(expected / GIB)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import torch
 
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.model_settings import ModelSettings
+from threedrs.models.new_student import empty_student
 
 
 def test_tiny_student_is_seeded() -> None:
@@ -28,6 +29,16 @@ def test_students_from_scratch_end_their_branches_in_small_weights(name: str) ->
         for linear in (layer.self_attn.o_proj, layer.mlp.down_proj):
             small = wide / (2 * len(layers)) ** 0.5
             assert linear.weight.std().item() == pytest.approx(small, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["llava-video", "qwen2-vl"])
+def test_a_counted_student_has_the_parameters_of_a_trained_one(name: str) -> None:
+    settings = ModelSettings(name=name)
+    trained, _ = load_student(settings, teacher_channels=8)
+    counted = empty_student(settings, 8).named_parameters()
+    assert [(n, p.shape) for n, p in counted] == [
+        (n, p.shape) for n, p in trained.named_parameters()
+    ]
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,20 @@ def test_tiny_student_by_hand() -> None:
     assert parts["system"] == 2 * GIB
 
 
+def test_heads_wider_than_the_model_by_hand() -> None:
+    """Qwen3's heads are: 4 of 48 channels, 2 of keys, in a model of 96."""
+    student = empty_student(ModelSettings(name="llava-video"), 8)
+    student.text_config.head_dim = 48
+    recipe = settings(
+        pack=2, lora={"rank": 4, "alpha": 8, "dropout": 0.1, "targets": ["q_proj", "o_proj"]}
+    )
+    pack = FullPack(student=student, settings=recipe, frames=2)
+    # Of each number 4 bytes, and of an input that dropout passes one more.
+    dropped = (96 + 192) * 5 / 4
+    numbers = 3 * 96 + 2 * 192 + 2 * 96 + 3 * 256 + 3 * 192 + 2 * 4 + dropped
+    assert pack.layer_numbers == (2 * 210 + 44 + 2 * 64) * numbers
+
+
 def test_adapters_by_hand() -> None:
     student = empty_student(ModelSettings(name="llava-video"), 8)
     plain = sum(p.numel() for p in student.parameters())
