@@ -1,6 +1,8 @@
 """Which rank a process is: torchrun's variables, Slurm's, or none."""
 
+import mmap
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,8 +11,15 @@ import pytest
 import torch
 
 from threedrs.distributed import ranks as ranks_module
-from threedrs.distributed.ranks import is_lone, least_memory, own_rank, rank_variables
+from threedrs.distributed.ranks import (
+    is_lone,
+    least_memory,
+    own_rank,
+    peak_resident,
+    rank_variables,
+)
 from threedrs.errors import MachineError
+from threedrs.workflow.processes import run_text
 
 # As Slurm sets them for the second of two tasks, one a node.
 STEP = {
@@ -111,3 +120,13 @@ def test_the_memory_of_a_run_is_that_of_its_fullest_gpu(monkeypatch: pytest.Monk
     assert least_memory(ranks) == 55
     ranks.device = torch.device("cpu")
     assert least_memory(ranks) is None
+
+
+def test_the_peak_is_of_this_process_and_not_of_the_one_that_started_it() -> None:
+    """By `getrusage` a process begins with the peak of its parent."""
+    held = bytearray(300 * 2**20)
+    held[:: mmap.PAGESIZE] = b"1" * len(held[:: mmap.PAGESIZE])
+    assert peak_resident() > len(held)
+    code = "from threedrs.distributed.ranks import peak_resident; print(peak_resident())"
+    started = run_text(sys.executable, "-c", code)
+    assert 2**20 < int(started.stdout) < len(held)
