@@ -10,8 +10,6 @@ import argparse
 import datetime
 import io
 import os
-import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,6 +19,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from machine import machine
+from threedrs.distributed.ranks import peak_resident
 from threedrs.scannet.sens import SensHeader, SensReader, SensWriter
 from threedrs.scenes.coverage import PERCENT, MeshVoxels, coverage_indices
 from threedrs.scenes.frame_selection import candidate_frames
@@ -108,10 +108,10 @@ def write_scan(folder: Path, candidates: int) -> None:
 def choose(folder: Path, strategy: str) -> None:
     """Choose the frames of the scan and print the figures."""
     vertices = np.load(folder / "vertices.npy")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = peak_resident() / 2**20
     start, busy = time.perf_counter(), time.process_time()
     with SensReader(folder / "scan.sens") as reader:
-        frames = candidate_frames(reader.poses, stride=1).frames
+        frames = candidate_frames(reader.poses, range(len(reader))).frames
         voxels = MeshVoxels(vertices, "mesh")
         intrinsic = reader.header.intrinsic_depth
         found = coverage_indices(
@@ -122,7 +122,7 @@ def choose(folder: Path, strategy: str) -> None:
             lambda i: voxels.seen(reader.depth_millimetres(frames[i]), intrinsic, reader.poses[i]),
         )
     seconds, busy = time.perf_counter() - start, time.process_time() - busy
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_resident() / 2**20
     print(
         f"{strategy}: {seconds:.2f} s, of which {busy:.2f} s of processor time "
         f"({busy / found.looked_at * 1000:.1f} ms a frame looked at), peak {peak:.0f} MB "
@@ -130,14 +130,6 @@ def choose(folder: Path, strategy: str) -> None:
         f"cover {found.covered} of {found.coverable} coverable voxels "
         f"(mesh: {len(vertices)} vertices, {found.voxels} voxels)"
     )
-
-
-def machine() -> str:
-    """Return the processor's name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def main() -> None:
@@ -162,7 +154,7 @@ def main() -> None:
                 text=True,
             )
             today = datetime.date.today().isoformat()
-            print(f"| `{command}` | {machine()}, 1 core | {today} | {answer.stdout.strip()} |")
+            print(f"| `{command}` | {machine()} (1 used) | {today} | {answer.stdout.strip()} |")
 
 
 if __name__ == "__main__":

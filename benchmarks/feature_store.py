@@ -10,14 +10,13 @@ from the operating system's cache. Writes DIR/feature_store.md; takes about a mi
 
 import argparse
 import tempfile
-import time
-from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from harness import seconds
 from machine import machine
 from threedrs.io.files import write_text
 from threedrs.teachers.feature_store import (
@@ -29,13 +28,7 @@ from threedrs.teachers.feature_store import (
 )
 
 FRAMES, TOKENS, CHANNELS = 32, 1041, 2048
-
-
-def seconds(work: Callable[[], Any]) -> float:
-    """Return how long ``work`` takes, once."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+once = partial(seconds, repeats=1, warm_up=0)
 
 
 def _megabytes(path: Path) -> float:
@@ -44,14 +37,14 @@ def _megabytes(path: Path) -> float:
 
 
 def _npz_row(name: str, values: np.ndarray, file: Path) -> tuple[str, float, float, float]:
-    write = seconds(lambda: np.savez_compressed(file, feature=values))
+    write = once(lambda: np.savez_compressed(file, feature=values))
 
     def read() -> None:
         with np.load(file, allow_pickle=False) as archive:
             assert archive["feature"].shape == values.shape
 
     read()
-    return name, _megabytes(file), write, seconds(read)
+    return name, _megabytes(file), write, once(read)
 
 
 def _store_row(name: str, values: np.ndarray, folder: Path) -> tuple[str, float, float, float]:
@@ -64,7 +57,7 @@ def _store_row(name: str, values: np.ndarray, folder: Path) -> tuple[str, float,
         weights_sha256="",
         settings_sha256="",
     )
-    write = seconds(lambda: write_scene(folder, origin, values, input_size=(392, 518), seconds=0.0))
+    write = once(lambda: write_scene(folder, origin, values, input_size=(392, 518), seconds=0.0))
 
     def read() -> None:
         reader = open_scene(folder, scene)
@@ -72,7 +65,7 @@ def _store_row(name: str, values: np.ndarray, folder: Path) -> tuple[str, float,
         assert read_scene(reader).shape == values.shape
 
     read()
-    return name, _megabytes(folder / scene), write, seconds(read)
+    return name, _megabytes(folder / scene), write, once(read)
 
 
 def measure(frames: int, tokens: int, channels: int, folder: Path) -> str:

@@ -7,12 +7,18 @@ from typing import Any
 
 import torch
 
+from machine import machine
 from threedrs.teachers.vggt.aggregator import VGGTAggregator
 
 
 def choose_device() -> torch.device:
     """Return the GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name() -> str:
+    """Return the name of the GPU, or of the processor where there is none."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else machine()
 
 
 def wait_for_gpu() -> None:

@@ -17,14 +17,13 @@ add to a scene that is opened for them, where the host is ahead of the GPU.
 import argparse
 import datetime
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
-from machine import machine
+from harness import choose_device, device_name, seconds
 from threedrs.models.backbones.fused_layers import fuse_projections
 from threedrs.models.checkpoint.decoding import Decoding
 from threedrs.models.checkpoint.load_save import load_student
@@ -110,25 +109,11 @@ def one_at_a_time(student: Student, scene: SceneInputs, query: Query, tokens: in
         inputs_TD = student.embed(torch.tensor(answer[-1:], device=student.device), (), ())
 
 
-def seconds(run: Callable[[], object], repeats: int) -> float:
-    """Return the median time of ``run`` after one run to warm up."""
-    times = []
-    for _ in range(repeats + 1):
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        began = time.perf_counter()
-        run()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times[1:])
-
-
 def measure(
     size: str, dtype: torch.dtype, frames: int, counts: Sequence[int], tokens: int, repeats: int
 ) -> list[str]:
     """Return the report's lines."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device()
     student, tokenizer = build(size, device, dtype)
     scene = make_scene(frames, device)
     queries = make_queries(max(counts), tokenizer)
@@ -172,9 +157,8 @@ def measure(
     checked = range(0, len(queries), max(1, len(queries) // 8))
     equal = sum(together[n] == one_at_a_time(student, scene, queries[n], tokens) for n in checked)
     own = statistics.mean(len(query.input_ids) for query in queries)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else machine()
     lines = [
-        f"- machine: {name}, torch {torch.__version__}; "
+        f"- machine: {device_name()}, torch {torch.__version__}; "
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
         f"- model: {size}, {sum(p.numel() for p in student.parameters()) / 1e9:.2f} G parameters, "
         f"{str(dtype).removeprefix('torch.')}; {frames} "

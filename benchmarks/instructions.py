@@ -16,11 +16,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from machine import machine, peak_megabytes
+from machine import machine
+from threedrs.distributed.ranks import peak_resident
 from threedrs.io.files import write_json
 from threedrs.scannet.layout import DataLayout
 
@@ -42,12 +42,6 @@ WORDS = (
     "is",
 )
 CAPS = {"max_per_scene": 500, "max_per_answer": 1000, "max_per_object": 40}
-
-
-def write_json_file(path: Path, value: Any) -> None:
-    """Write an annotation file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value))
 
 
 def make_data(root: Path) -> None:
@@ -73,7 +67,7 @@ def make_data(root: Path) -> None:
     )
     layout.labels_file.write_text(f"id\traw_category\tcategory\tnyu40id\n{rows}")
     folder = layout.benchmark_folder
-    write_json_file(
+    write_json(
         folder / "scanrefer" / "ScanRefer_filtered_train.json",
         [
             {
@@ -87,7 +81,7 @@ def make_data(root: Path) -> None:
             for number, scene in enumerate(scenes(36_665))
         ],
     )
-    write_json_file(
+    write_json(
         folder / "multi3drefer" / "multi3drefer_train.json",
         [
             {
@@ -101,7 +95,7 @@ def make_data(root: Path) -> None:
             for number, scene in enumerate(scenes(43_838))
         ],
     )
-    write_json_file(
+    write_json(
         folder / "scanqa" / "ScanQA_v1.0_train.json",
         [
             {
@@ -129,7 +123,7 @@ def make_data(root: Path) -> None:
         )
     for kind, value in (("questions", questions), ("annotations", annotations)):
         name = "questions" if kind == "questions" else "sqa_annotations"
-        write_json_file(
+        write_json(
             folder / "sqa_task" / "balanced" / f"v1_balanced_{name}_train_scannetv2.json",
             {kind: value},
         )
@@ -173,7 +167,6 @@ def convert_and_balance(root: Path) -> None:
         )
         seconds[name] = time.perf_counter() - before
         processor[name] = time.process_time() - before_cpu
-    peak = peak_megabytes()
     print(
         json.dumps(
             {
@@ -182,7 +175,7 @@ def convert_and_balance(root: Path) -> None:
                 **seconds,
                 "kept": summary["samples"],
                 "cpu": processor,
-                "peak": peak,
+                "peak": peak_resident() / 2**20,
             }
         )
     )

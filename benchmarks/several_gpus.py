@@ -27,7 +27,7 @@ import torch
 import yaml
 
 from generated_run import REPOSITORY, record, scene_name, write_inputs
-from harness import choose_device, random_vggt
+from harness import choose_device, device_name, random_vggt
 from threedrs.io.files import read_json, sha256_of_file
 from threedrs.tasks.prediction import meta_path
 from threedrs.tasks.record import write_records
@@ -194,8 +194,7 @@ def main() -> None:
     rows = {"extract": extract, "predict": predict}[arguments.what](arguments, counts)
     for row in rows:
         row["of one GPU's rate"] = row["rate"] / (rows[0]["rate"] / rows[0]["gpus"])
-    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    report = {"command": " ".join(sys.argv), "machine": machine, "torch": torch.__version__}
+    report = {"command": " ".join(sys.argv), "machine": device_name(), "torch": torch.__version__}
     print(json.dumps({**report, "rows": rows}, indent=2))
 
 

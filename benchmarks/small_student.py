@@ -35,7 +35,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from machine import machine
+from harness import device_name, wait_for_gpu
 from threedrs.distributed.ranks import Ranks, start_ranks
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.model_settings import ModelSettings
@@ -43,7 +43,7 @@ from threedrs.models.packing import Pack, Sample
 from threedrs.training.engine import build_engine
 from threedrs.training.recipe import TrainSettings
 from threedrs.training.step import train_step
-from training_step import SUPERVISION, sample, scene, synchronize
+from training_step import SUPERVISION, sample, scene
 
 TEACHER_CHANNELS = 53
 # Operators that only describe memory anew, so that nothing runs.
@@ -186,8 +186,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=96, help="of a step, at least 10")
     arguments = parser.parse_args()
     ranks = start_ranks()
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else machine()
-    print(f"`python {' '.join(sys.argv)}`, {name}, torch {torch.__version__}")
+    print(f"`python {' '.join(sys.argv)}`, {device_name()}, torch {torch.__version__}")
     print(
         "| way | first round, s | three steps, s | samples/s | losses differ by | peak GiB |\n|"
         + "---|" * 6
@@ -202,7 +201,7 @@ def main() -> None:
         for _ in range(arguments.rounds + 1):
             began = time.perf_counter()
             losses += way.round()
-            synchronize(ranks.device)
+            wait_for_gpu()
             taken.append(time.perf_counter() - began)
         reference = reference or losses
         off = max(abs(a - b) / abs(b) for a, b in zip(losses, reference, strict=True))

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from machine import machine, peak_megabytes
+from machine import machine
 from synthetic_scan import depth_image, header, jpeg, picture, pose
+from threedrs.distributed.ranks import peak_resident
 from threedrs.scannet.boxes import make_box_set
 from threedrs.scannet.layout import DataLayout
 from threedrs.scannet.sens import SensReader, SensWriter
@@ -58,7 +59,7 @@ def build(root: Path, scene: str) -> None:
             for row in range(OBJECTS)
         ]
     )
-    before = peak_megabytes()
+    before = peak_resident() / 2**20
     start = time.perf_counter()
     scan = DataLayout(root=root).scan(scene)
     with SensReader(scan.sens) as reader:
@@ -71,8 +72,7 @@ def build(root: Path, scene: str) -> None:
         inputs = read_inputs(scan, reader_of_frames, sets, settings, "train", PublishedLists())
         write_scene(inputs, root / f"{scene}.zarr")
     seconds = time.perf_counter() - start
-    peak = peak_megabytes()
-    print(frames, indexed, seconds, peak, before)
+    print(frames, indexed, seconds, peak_resident() / 2**20, before)
 
 
 def run_builds(root: Path, scenes: list[str], at_once: int) -> tuple[float, list[list[float]]]:

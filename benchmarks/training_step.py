@@ -18,12 +18,8 @@ import datetime
 import gc
 import json
 import os
-import platform
-import statistics
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +27,7 @@ import numpy as np
 import torch
 
 from gpu_time import kernels_of, time_shares
+from harness import choose_device, device_name, seconds
 from threedrs.config.schema import TUNABLE, SupervisionSettings
 from threedrs.models.attention.packed import pack_mask
 from threedrs.models.backbones.family import SIZES
@@ -81,25 +78,6 @@ def sample(number: int) -> Sample:
         ground_index=OWN_TOKENS - 3 if grounding else None,
         coordinate=None,
     )
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what was asked of it."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def seconds(work: Callable[[], None], device: torch.device, repeats: int) -> float:
-    """Return the median time of ``work`` after one warm-up."""
-    times = []
-    for number in range(repeats + 1):
-        synchronize(device)
-        began = time.perf_counter()
-        work()
-        synchronize(device)
-        if number:
-            times.append(time.perf_counter() - began)
-    return statistics.median(times)
 
 
 def step(student: Student, pack: Pack) -> None:
@@ -155,10 +133,10 @@ def measure(
     student.zero_grad(set_to_none=False)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    whole = seconds(lambda: step(student, pack), device, repeats)
+    whole = seconds(lambda: step(student, pack), repeats)
     memory = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else float("nan")
-    vision = seconds(lambda: vision_step(student, pack), device, 1)
-    language = seconds(lambda: language_step(student, pack), device, 1)
+    vision = seconds(lambda: vision_step(student, pack), 1)
+    language = seconds(lambda: language_step(student, pack), 1)
     peak = device_peak(device)
     operations = OperationCount(student, TUNABLE).of(pack, labels)
     return {
@@ -209,8 +187,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Measure every run and print one table row each."""
     arguments = parse()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    machine = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine() + " CPU"
+    device, machine = choose_device(), device_name()
     settings = ModelSettings(
         name=arguments.name, size=arguments.size, random_weights=arguments.size == "7b"
     )

@@ -12,7 +12,6 @@ compressing one scene as the reference does.
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 import time
@@ -30,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gpu_time import kernels_of, time_shares
-from harness import choose_device, random_vggt, seconds
+from harness import choose_device, device_name, random_vggt, seconds
 from scene_stores import photograph, write_scene_stores
 from threedrs.scenes.store import SceneStore
 from threedrs.teachers import extract
@@ -245,9 +244,8 @@ def describe(size: Size, model: VGGTAggregator, pictures: Tensor) -> dict[str, A
     rate = matmul_rate(size.matmul, device)
     rows, columns = size.pictures.grid(pictures.shape[1])
     work = operations(model, size.frames, rows * columns)
-    on_gpu = device.type == "cuda"
     return {
-        "machine": torch.cuda.get_device_name() if on_gpu else f"{platform.machine()} CPU",
+        "machine": device_name(),
         "date": date.today().isoformat(),
         "torch": torch.__version__,
         "frames": size.frames,
