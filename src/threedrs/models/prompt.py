@@ -102,7 +102,7 @@ def _target_rows(record: Record, box_ids: Sequence[int]) -> list[int]:
     if record.object_ids is None:
         raise DataError(f"{record.id}: a grounding record needs object_ids ([] for no object)")
     # A scene may lack ids in between, so a row is looked up and not taken for the id.
-    row_of = {int(box_id): row for row, box_id in enumerate(box_ids)}
+    row_of = {box_id: row for row, box_id in enumerate(box_ids)}
     if missing := [object_id for object_id in record.object_ids if object_id not in row_of]:
         raise DataError(
             f"{record.id}: object {missing[0]} has no box in {record.scene}; "

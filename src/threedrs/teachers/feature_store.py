@@ -154,7 +154,6 @@ class FeatureStore:
         Raises:
             StoreError: it is missing, unfinished, or of another format version.
         """
-        path = Path(path)
         if not (path / MANIFEST).is_file():
             fault = f"has no {MANIFEST}, so it is not a finished feature store"
             raise StoreError(

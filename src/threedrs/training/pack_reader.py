@@ -117,14 +117,9 @@ class PackReader:
         boxes = store.boxes(self.boxes)
         if self.boxes == "pred":
             records = name_proposals(records, store.boxes("gt"), boxes)
+        ids, label = boxes.ids.tolist(), self.label_chat_tokens
         samples = tuple(
-            build_sample(
-                record,
-                [int(box_id) for box_id in boxes.ids],
-                self.tokenizer,
-                label_chat_tokens=self.label_chat_tokens,
-            )
-            for record in records
+            build_sample(record, ids, self.tokenizer, label_chat_tokens=label) for record in records
         )
         teacher_VGGC, supervised_S = self._teacher(plan.scene, store.frame_ids)
         scene = read_scene(
@@ -146,11 +141,7 @@ class PackReader:
         """Return `SceneInputs.teacher_VGGC` and `supervised_S`."""
         if not self.features:
             return None, None
-        if scene not in self.features:
-            raise StoreError(
-                f"{scene}: no feature store holds it; run `snakemake --cores all features`"
-            )
-        path = self.features[scene]
+        path = self.features[scene]  # `prepare` has looked for each scene of the mix
         store = FeatureStore.open(path)
         features_VGGC, supervised = store.supervision(scene, frame_ids, self.other_frames)
         if not supervised:

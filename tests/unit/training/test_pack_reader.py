@@ -221,11 +221,6 @@ def test_killed_worker_is_explained(reader):
     assert besides == []
 
 
-def test_scene_without_features_is_named(reader):
-    with pytest.raises(StoreError, match="scene0001_00: no feature store holds it"):
-        replace(reader, features={SCENES[0]: reader.features[SCENES[0]]}).read(PLANS[1])
-
-
 def test_features_of_other_frames_are_refused(reader, tmp_path):
     write_features(tmp_path, frame_ids=(7,))
 

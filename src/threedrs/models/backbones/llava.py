@@ -33,7 +33,7 @@ from threedrs.models.backbones.family import (
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from transformers import PreTrainedModel, Qwen2Config, SiglipVisionConfig
+    from transformers import PreTrainedModel, SiglipVisionConfig
 
 PUBLISHED_TOWER = "google/siglip-so400m-patch14-384"
 # Sizes of PUBLISHED_TOWER, which published folders only name.
@@ -117,7 +117,10 @@ class LlavaFamily(Family):
     @classmethod
     def read(cls, config: Mapping[str, Any], path: Path, tokens: int, grid: int) -> LlavaFamily:
         """Return the family that a config.json describes."""
-        text, vision = read_text_config(config, path, tokens), read_vision_config(config, path)
+        from transformers import Qwen2Config
+
+        text = Qwen2Config(**text_fields(config, path, tokens, kind="Qwen2", rotary=("default",)))
+        vision = read_vision_config(config, path)
         check_llava_fields(config, path, vision.hidden_size)
         return cls(text, vision, cls.visual_grid(grid))
 
@@ -197,13 +200,6 @@ class LlavaFamily(Family):
         embedding = 2 * 3 * self.vision_config.patch_size**2 * width
         tower = patches * (self.run_layers * layer + embedding)
         return tower, 2 * patches * width * channels, 2 * patches * channels**2
-
-
-def read_text_config(config: Mapping[str, Any], path: Path, tokens: int) -> Qwen2Config:
-    """Return the configuration of the language model; see `text_fields`."""
-    from transformers import Qwen2Config
-
-    return Qwen2Config(**text_fields(config, path, tokens, kind="Qwen2", rotary=("default",)))
 
 
 def read_vision_config(config: Mapping[str, Any], path: Path) -> SiglipVisionConfig:

@@ -6,8 +6,7 @@ import torch
 from transformers import SiglipVisionModel
 
 from fixtures.students import student
-from threedrs.models.backbones.family import LLAVA_GRID
-from threedrs.models.backbones.llava import LlavaFamily, pool, read_text_config, read_vision_config
+from threedrs.models.backbones.llava import LlavaFamily, pool
 
 
 def test_published_configuration() -> None:
@@ -29,16 +28,17 @@ def test_published_configuration() -> None:
         "mm_vision_tower": "google/siglip-so400m-patch14-384",
     }
     path = Path("config.json")
-    text = read_text_config(published, path, 151648)
+    family = LlavaFamily.read(published, path, 151648, 14)
+    text, vision = family.text_config, family.vision_config
     assert (text.vocab_size, text.num_hidden_layers) == (151648, 28)
     assert text.rope_parameters is not None
     assert text.rope_parameters["rope_theta"] == 1_000_000
     assert set(text.layer_types or ()) == {"full_attention"}
-    vision = read_vision_config(published, path)
     assert (vision.hidden_size, vision.num_hidden_layers) == (1152, 27)
     assert (vision.hidden_act, vision.layer_norm_eps) == ("gelu_pytorch_tanh", 1e-6)
-    saved = LlavaFamily(text, vision, LLAVA_GRID).config_json(2048, "bfloat16")
-    assert read_text_config(saved, path, 151648).to_dict() == text.to_dict()
+    saved = family.config_json(2048, "bfloat16")
+    again = LlavaFamily.read(saved, path, 151648, 14)
+    assert again.text_config.to_dict() == text.to_dict()
 
 
 def test_vision_features_are_the_last_layer_but_one() -> None:
