@@ -20,10 +20,10 @@ from harness import seconds
 from machine import machine
 from threedrs.io.files import write_text
 from threedrs.teachers.feature_store import (
+    ARRAY,
     SceneOrigin,
     manifest_entry,
     open_scene,
-    read_scene,
     write_scene,
 )
 
@@ -62,7 +62,7 @@ def _store_row(name: str, values: np.ndarray, folder: Path) -> tuple[str, float,
     def read() -> None:
         reader = open_scene(folder, scene)
         assert manifest_entry(reader)["shape"] == list(values.shape)
-        assert read_scene(reader).shape == values.shape
+        assert reader.read(ARRAY).shape == values.shape
 
     read()
     return name, _megabytes(folder / scene), write, once(read)

@@ -29,7 +29,7 @@ from threedrs.models.checkpoint.decoding import Decoding
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.inference import SceneSession
 from threedrs.models.model_settings import ModelSettings
-from threedrs.models.packing import Query
+from threedrs.models.packing import Query, coordinates
 from threedrs.models.prompt import build_query
 from threedrs.models.scene_inputs import SceneInputs
 from threedrs.models.student import Student
@@ -95,7 +95,7 @@ def one_at_a_time(student: Student, scene: SceneInputs, query: Query, tokens: in
     before, after = query.prefix.before_ids, query.prefix.after_ids
     visual = student.visual_tokens(scene)
     ids = torch.tensor([*before, *after, *query.input_ids.tolist()], device=student.device)
-    text_TD = student.embed(ids, (query,), (len(before) + len(after),))
+    text_TD = student.embed(ids, *coordinates((query,), (len(before) + len(after),)))
     inputs_TD = torch.cat([text_TD[: len(before)], visual.sequence_TD, text_TD[len(before) :]])
     position, answer = 0, []
     while True:
@@ -106,7 +106,7 @@ def one_at_a_time(student: Student, scene: SceneInputs, query: Query, tokens: in
         answer.append(int(student.language_model.lm_head(hidden_TD[-1]).argmax()))
         if len(answer) == tokens:
             return answer
-        inputs_TD = student.embed(torch.tensor(answer[-1:], device=student.device), (), ())
+        inputs_TD = student.embed(torch.tensor(answer[-1:], device=student.device))
 
 
 def measure(

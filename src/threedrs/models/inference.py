@@ -17,7 +17,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from threedrs.models.attention.question_decoding import QuestionAttention
 from threedrs.models.checkpoint.decoding import Decoding
-from threedrs.models.packing import Query, on_device
+from threedrs.models.packing import Query, coordinates, on_device
 from threedrs.models.prompt import PromptStyle, shared_prefix, token_id
 from threedrs.models.scene_inputs import SceneInputs
 from threedrs.models.student import Student
@@ -70,7 +70,7 @@ class SceneSession:
         cache = DynamicCache(config=student.text_config)
         before = len(self.prefix.before_ids)
         ids = torch.tensor([*self.prefix.before_ids, *self.prefix.after_ids])
-        text_TD = student.embed(on_device(ids, student.device), (), ())
+        text_TD = student.embed(on_device(ids, student.device))
         tokens_TD = torch.cat([text_TD[:before], visual.sequence_TD, text_TD[before:]])
         self.prefix_length = len(tokens_TD)
         positions = self._positions(torch.arange(self.prefix_length, device=student.device))
@@ -126,7 +126,8 @@ class SceneSession:
         # From here to the first token nothing waits for the GPU, which may still be at work on the
         # prefix: it finds the questions' pass launched when it is done.
         ids_S = on_device(torch.from_numpy(np.concatenate(own)), device)
-        tokens_SD = self.student.embed(ids_S, queries, starts)
+        points = (on_device(values, device) for values in coordinates(queries, starts))
+        tokens_SD = self.student.embed(ids_S, *points)
         positions = self._positions(self.prefix_length + attention.offset_S)
         hidden_SD, _ = self.student.run_language_model(
             tokens_SD, positions, None, questions=attention

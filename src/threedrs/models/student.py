@@ -6,7 +6,7 @@ object features and the 3D supervision. A forward pass over a pack costs one vis
 frames and one language pass over the shared prefix and all suffixes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -149,7 +149,7 @@ class Student(nn.Module):
         assert scene.grid == self.family.grid, "the scene was read for another token grid"
         if len(scene.rgb_VHWC) == 0:
             # A vision tower cannot tell the shapes of no frames.
-            none_TD = self.embed(torch.empty(0, dtype=torch.long, device=self.device), (), ())
+            none_TD = self.embed(torch.empty(0, dtype=torch.long, device=self.device))
             side = self.family.grid.fine
             return VisualTokens(none_TD.new_empty(0, side, side, none_TD.shape[-1]), none_TD)
         fine_VFFD = self.family.fine_tokens(self.vision_tower, self.projector, scene.rgb_VHWC)
@@ -165,21 +165,16 @@ class Student(nn.Module):
         """Return what the rotary embedding counts for tokens at ``index`` (B,T) of one sample."""
         return self.family.position_ids(index, len(prefix.before_ids), len(scene.rgb_VHWC))
 
-    def embed(self, ids_T: Tensor, items: Sequence[packing.Query], starts: Sequence[int]) -> Tensor:
-        """Return the embeddings (T,D) of text tokens; ``items`` begin at ``starts`` in ``ids_T``.
+    def embed(
+        self, ids_T: Tensor, index_P: Tensor | None = None, points_P3: Tensor | None = None
+    ) -> Tensor:
+        """Return the embeddings (T,D) of text tokens.
 
-        The ``<coord>`` token of an item gets the position embedding of its point added.
+        Those of the ``<coord>`` tokens at ``index_P`` get the position embedding of their points,
+        metres, world frame, added.
         """
-        index_P, points_P3 = packing.coordinates(items, starts)
-        if len(index_P):
-            index_P = packing.on_device(index_P, ids_T.device)
-            points_P3 = packing.on_device(points_P3, ids_T.device)
-        return self.embed_with_points(ids_T, index_P, points_P3)
-
-    def embed_with_points(self, ids_T: Tensor, index_P: Tensor, points_P3: Tensor) -> Tensor:
-        """Return the embeddings (T,D) of text tokens, with those of points added at ``index_P``."""
         tokens_TD = self.language_model.get_input_embeddings()(ids_T)
-        if not len(index_P):
+        if index_P is None or points_P3 is None or not len(index_P):
             return tokens_TD
         code_PD = self.position_embedding(points_P3)
         return tokens_TD.index_add(0, index_P, code_PD.to(tokens_TD.dtype))
@@ -249,7 +244,7 @@ class Student(nn.Module):
         scene, before = pack.scene, pack.before
         layer = self._supervised_layer(supervision)
         visual = self.visual_tokens(scene)
-        text_TD = self.embed_with_points(pack.ids_T, pack.index_P, pack.points_P3)
+        text_TD = self.embed(pack.ids_T, pack.index_P, pack.points_P3)
         tokens_TD = torch.cat([text_TD[:before], visual.sequence_TD, text_TD[before:]])
         mask = pack_mask(pack.prefix_length, pack.owner_S, self.attention, tokens_TD)
         hidden_TD, supervised_TD = self.run_language_model(

@@ -255,7 +255,7 @@ class TokenPasses:
         if state.seen_RV is not None:
             state.seen_RV.scatter_(1, state.token_R[:, None], True)
         state.bias_R1GT.index_fill_(3, state.column, 0)
-        embedded_1RD = self.student.embed(state.token_R, (), ())[None]
+        embedded_1RD = self.student.embed(state.token_R)[None]
         cos, sin = self.decoder.rotary_emb(embedded_1RD, state.position_XR)
         half_dd = rotate_half(torch.eye(cos.shape[-1], dtype=cos.dtype, device=cos.device))
         # Turning as a product: one kernel where the element-wise way takes five.

@@ -146,7 +146,7 @@ def _is_current(out: Path, origin: SceneOrigin) -> bool:
         reader = feature_store.open_scene(out, origin.scene)
         if any(reader.attributes[name] != value for name, value in origin.attributes().items()):
             return False
-        digest = array_digest(feature_store.read_scene(reader))
+        digest = array_digest(reader.read(feature_store.ARRAY))
     except StoreError as error:
         # Its remedy says what a person would do, and this does it.
         logger.warning("%s: computed again: %s", origin.scene, without_remedy(str(error)))

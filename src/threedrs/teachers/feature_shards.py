@@ -8,7 +8,7 @@ import numpy as np
 from threedrs.errors import StoreError
 from threedrs.io.files import SCENE_NAME
 from threedrs.io.zarr_store import array_digest
-from threedrs.teachers.feature_store import MANIFEST, FeatureStore, open_scene, read_scene
+from threedrs.teachers.feature_store import ARRAY, MANIFEST, FeatureStore, open_scene
 from threedrs.teachers.teacher_frames import FrameCounts, OtherFrames
 
 
@@ -75,7 +75,7 @@ def verify_store(path: Path) -> list[str]:
 def _scene_problems(store: FeatureStore, scene: str) -> list[str]:
     try:
         reader = open_scene(store.path, scene)
-        features_VhwC = read_scene(reader)
+        features_VhwC = reader.read(ARRAY)
     except StoreError as error:
         return [str(error)]
     problems = []

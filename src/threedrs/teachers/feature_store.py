@@ -105,18 +105,6 @@ def open_scene(shard: Path, scene: str) -> StoreReader:
     )
 
 
-def read_scene(reader: StoreReader) -> np.ndarray:
-    """Return one scene's features, (V, h, w, C) float16.
-
-    Raises:
-        StoreError: a missing or damaged chunk, or a shape that does not fit the attributes.
-    """
-    shape = reader.shape(ARRAY)
-    if shape[0] != len(reader.attributes["teacher_frames"]):
-        raise reader.error(f"array {ARRAY} holds {shape[0]} frames, its attributes say otherwise")
-    return reader.read(ARRAY)
-
-
 def manifest_entry(reader: StoreReader) -> dict[str, Any]:
     """Return a written scene's row of the manifest: content alone.
 
@@ -217,7 +205,7 @@ class FeatureStore:
         reader = self._reader(scene)
         if reader.attributes["features_sha256"] != self.entry(scene).get("features_sha256"):
             raise reader.error(f"{MANIFEST} describes other features of {scene}")
-        return read_scene(reader)
+        return reader.read(ARRAY)
 
     def entry(self, scene: str) -> dict[str, Any]:
         """Return ``scene``'s row of the manifest. Raises StoreError where there is none."""

@@ -98,7 +98,7 @@ def test_without_images_a_question_is_a_text_and_nothing_else(name, scenes):
     expected: list[int] = []
     with torch.no_grad():
         for _ in range(6):
-            tokens = model.embed(torch.tensor(ids + expected), (), ())
+            tokens = model.embed(torch.tensor(ids + expected))
             positions = torch.arange(len(tokens))[None]
             # Text counts the same number for frame, row and column.
             positions = positions.expand(3, 1, -1) if name == "qwen2-vl" else positions

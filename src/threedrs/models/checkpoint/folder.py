@@ -224,8 +224,7 @@ def hash_files(model: Path) -> dict[str, str]:
     """Return file (name in ``model``) -> SHA-256."""
     # No folders: published training leaves its optimizer's state in one beside the model, some
     # 100 GB which no answer depends on.
-    files = [path for path in sorted(model.iterdir()) if path.is_file()]
-    files = [path for path in files if path.name != _SNAKEMAKES_OWN]
+    files = sorted(f for f in model.iterdir() if f.is_file() and f.name != _SNAKEMAKES_OWN)
     return dict(zip((path.name for path in files), sha256_of_files(files), strict=True))
 
 

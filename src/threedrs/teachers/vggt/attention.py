@@ -35,8 +35,6 @@ def attend(q_NTME: Tensor, k_NTME: Tensor, v_NTME: Tensor) -> Tensor:
         out = flash(q_NTME, k_NTME, v_NTME)
         return out[0] if isinstance(out, tuple) else out
     q, k, v = (x.transpose(1, 2) for x in (q_NTME, k_NTME, v_NTME))
-    if not v.is_cuda:
-        return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
     with fast_kernels():
         return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 

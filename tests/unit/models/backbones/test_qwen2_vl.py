@@ -113,7 +113,7 @@ def test_logits_equal_transformers_model(tmp_path: Path, monkeypatch: pytest.Mon
             mm_token_type_ids=kinds,
         ).logits[0]
         visual = student.visual_tokens(part)
-        text = student.embed(torch.tensor([i for i in ids if i != pad]), (), ())
+        text = student.embed(torch.tensor([i for i in ids if i != pad]))
         tokens = torch.cat([text[:before], visual.sequence_TD, text[before:]])
         positions = student.position_ids(torch.arange(len(ids))[None], prefix, part)
         hidden, _ = student.run_language_model(tokens, positions, None)

@@ -97,7 +97,7 @@ def test_llava_onevision(
         newline = theirs.model.image_newline
         found = student.visual_tokens(frames).sequence_TD.unflatten(0, (-1, 14, 15))
         logits = theirs.lm_head(theirs.model.language_model(ids[None]).last_hidden_state)[0]
-        tokens = student.embed(ids, (), ())
+        tokens = student.embed(ids)
         hidden, _ = student.run_language_model(tokens, torch.arange(20)[None], None)
         own_logits = student.language_model.lm_head(hidden)
     expected = features.reshape(-1, 14, 14, WIDTH)
