@@ -219,7 +219,8 @@ def vision_config(model: HubModel, folder: Path) -> Any:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        # Otherwise transformers would ask on the terminal whether to run code of the folder.
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers documents no list of what a damaged file raises
         raise CheckpointError(
             f"{folder / CONFIG}: cannot be read ({one_line(error)}); {model.what_to_fetch}"

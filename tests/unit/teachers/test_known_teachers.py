@@ -1,5 +1,6 @@
 """The list of teachers, a teacher from outside the package, the image encoders of transformers."""
 
+import builtins
 import io
 import json
 import subprocess
@@ -365,3 +366,23 @@ def test_changed_weights_are_noticed(tmp_path: Path) -> None:
     before = open_extractor(settings).identify("")
     published("mae", tmp_path / "mae", num_hidden_layers=1)
     assert open_extractor(settings).identify("") != before
+
+
+def test_code_that_a_model_folder_brings_along_is_neither_run_nor_asked_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def agrees(*arguments: object) -> str:
+        asked.append(arguments)
+        return "y"
+
+    asked: list[object] = []
+    monkeypatch.setattr(builtins, "input", agrees)
+    mark = tmp_path / "was_run"
+    (tmp_path / "own.py").write_text(f"open({str(mark)!r}, 'w').close()\nclass Own: pass\n")
+    described = {"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(CheckpointError, match=r"config\.json: cannot be read"):
+        open_extractor(TeacherSettings(name="dinov2", weights=tmp_path))
+    assert not mark.exists()
+    assert not asked
