@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from run_results import made, predictions
 from threedrs.demo.room_objects import PALETTE
-from threedrs.io.files import read_json_lines
+from threedrs.errors import one_line_errors
 from threedrs.scannet.boxes import BoxSet, box_iou_NM
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.record import Record, read_records
@@ -46,9 +47,9 @@ def outcome(chosen: list[float], target: int, label: str, boxes: BoxSet) -> tupl
 
 def outcomes(results: Path, run: str) -> Iterator[tuple[bool, bool, float]]:
     """Yield of each description by colour alone its `outcome`, and the chance within the class."""
-    records = {r.id: r for r in read_records(results / "instructions/scanrefer_val.jsonl")}
+    records = {r.id: r for r in read_records(made(results, "instructions/scanrefer_val.jsonl"))}
     stores: dict[str, BoxSet] = {}
-    for line in read_json_lines(results / "eval" / run / "scanrefer/predictions.jsonl"):
+    for line in predictions(results, run, "scanrefer"):
         record = records[line["id"]]
         if record.scene not in stores:
             store = SceneStore.open(results / "scenes" / f"{record.scene}.zarr")
@@ -89,4 +90,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors("colour_alone"):
+        main()

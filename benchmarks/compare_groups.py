@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from threedrs.errors import one_line_errors
 from threedrs.io.files import read_json
 from threedrs.tasks.registry import headline_columns
 
@@ -105,4 +106,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors("compare_groups"):
+        main()

@@ -12,8 +12,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from run_results import evaluated_runs, made, of_run, predictions
 from threedrs.demo.questions import NUMBERS
 from threedrs.demo.room_objects import PALETTE
+from threedrs.errors import one_line_errors
 from threedrs.evaluation.trivial_answers import (
     CHANCE,
     FIRST_WORDS,
@@ -21,7 +23,7 @@ from threedrs.evaluation.trivial_answers import (
     TrainingAnswers,
     read_trivial_answers,
 )
-from threedrs.io.files import read_json, read_json_lines
+from threedrs.io.files import read_json
 from threedrs.tasks.record import read_records
 from threedrs.tasks.registry import evaluation_name, find_task, headline_columns
 
@@ -36,25 +38,16 @@ KINDS = {
 }
 
 
-def predictions(results: Path, run: str, benchmark: str) -> list[dict[str, Any]]:
-    """Return a run's prediction rows."""
-    return list(read_json_lines(results / "eval" / run / benchmark / "predictions.jsonl"))
-
-
 def first_words_rows(results: Path, run: str, benchmark: str) -> list[dict[str, Any]]:
     """Return the run's rows with the answers that the questions' first words give."""
-    folder = results / "instructions"
-    asked = read_records(folder / f"{evaluation_name(benchmark)}.jsonl")
-    trained = list(read_records(folder / f"{benchmark}_train.jsonl"))
-    answers = TrainingAnswers(find_task(benchmark), trained)
+    asked, trained = (
+        read_records(made(results, f"instructions/{name}.jsonl"))
+        for name in (evaluation_name(benchmark), f"{benchmark}_train")
+    )
+    answers = TrainingAnswers(find_task(benchmark), list(trained))
     told = {record.id: answers.by_first_words(record) for record in asked}
     rows = predictions(results, run, benchmark)
     return [{**row, "prediction": told[row["id"]]} for row in rows]
-
-
-def evaluated_runs(results: Path) -> list[str]:
-    """Return the names of the runs with results."""
-    return sorted(path.name for path in (results / "eval").iterdir() if path.is_dir())
 
 
 def seeds_of_methods(runs: list[str]) -> dict[str, list[str]]:
@@ -114,11 +107,10 @@ def table(results: Path) -> str:
         + " |",
         "|---|---|---|---|---|---|---|" + "---|" * len(seeds),
     ]
-    trivial = read_trivial_answers(results / "trivial_answers.json")
+    trivial = read_trivial_answers(made(results, "trivial_answers.json"))
     for column in headline_columns():
         metrics = {
-            run: read_json(results / "eval" / run / column.benchmark / "metrics.json")
-            for run in runs
+            run: read_json(of_run(results, run, column.benchmark, "metrics.json")) for run in runs
         }
         measured = {run: found["metrics"][column.metric]["value"] for run, found in metrics.items()}
         # A way that a benchmark has not leaves its cell empty, as chance does where texts answer.
@@ -144,4 +136,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors("learning"):
+        main()

@@ -18,7 +18,9 @@ from pathlib import Path
 import torch
 
 from learning import kind_of_answer
+from run_results import made
 from threedrs.config.schema import SupervisionSettings
+from threedrs.errors import one_line_errors
 from threedrs.evaluation.answerer import needs_model
 from threedrs.io.files import read_json
 from threedrs.models.checkpoint.load_save import load_student
@@ -74,14 +76,14 @@ def losses_by_way(student: Student, packs: list[Pack]) -> dict[str, list[float]]
 
 def rows(results: Path, run: str, scenes: int, device: str) -> Iterator[str]:
     """Yield the lines of a run."""
-    config = read_json(results / "train" / run / "config.json")
+    config = read_json(made(results, f"train/{run}/config.json"))
     student, tokenizer = load_student(
-        ModelSettings(path=results / "train" / run / "model"), teacher_channels=None
+        ModelSettings(path=made(results, f"train/{run}/model")), teacher_channels=None
     )
     student.eval().to(device)
     for benchmark in TEXTS:
-        task, file = find_task(benchmark), f"{evaluation_name(benchmark)}.jsonl"
-        asked = read_records(results / "instructions" / file)
+        task, name = find_task(benchmark), evaluation_name(benchmark)
+        asked = read_records(made(results, f"instructions/{name}.jsonl"))
         records = [record for record in asked if needs_model(record, task)]
         reader = PackReader(
             records=records,
@@ -129,4 +131,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors("own_room"):
+        main()

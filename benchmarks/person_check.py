@@ -13,13 +13,17 @@ two right answers: read them before you believe the table.
 
 import argparse
 import csv
+import io
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 
-from learning import evaluated_runs, kind_of_answer, predictions
+from learning import kind_of_answer
+from run_results import evaluated_runs, made, predictions
+from threedrs.errors import one_line_errors
+from threedrs.io.files import read_text
 from threedrs.scenes.store import SceneStore
 from threedrs.tasks.record import Record, read_records
 from threedrs.tasks.registry import evaluation_name
@@ -34,7 +38,7 @@ WIDTH = 648  # pixels of a frame on a sheet
 
 def records(results: Path, benchmark: str) -> list[Record]:
     """Return the records that a benchmark asks, in the order of the file."""
-    return list(read_records(results / "instructions" / f"{evaluation_name(benchmark)}.jsonl"))
+    return list(read_records(made(results, f"instructions/{evaluation_name(benchmark)}.jsonl")))
 
 
 def questions(results: Path, rooms: int, each: int) -> Iterator[tuple[str, str, Record]]:
@@ -87,7 +91,7 @@ def score(folder: Path, results: Path) -> None:
         for benchmark in BENCHMARKS
         for record in records(results, benchmark)
     }
-    with (folder / "questions.csv").open(newline="", encoding="utf-8") as file:
+    with io.StringIO(read_text(folder / "questions.csv"), newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["answer"].strip()]
     asked = [(row["benchmark"], row["id"]) for row in rows]
     said = {"person": [row["answer"].strip().lower() for row in rows]}
@@ -130,4 +134,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors("person_check"):
+        main()

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from threedrs.errors import one_line_errors
 from threedrs.io.files import read_json
 from threedrs.report.verdict import statement, verdicts
 from threedrs.report.verdict_line import plain
@@ -85,4 +86,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors("same_recipe"):
+        main()

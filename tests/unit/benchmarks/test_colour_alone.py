@@ -1,6 +1,6 @@
 """benchmarks/colour_alone.py: which descriptions count, and what a chosen box is."""
 
-import importlib.util
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,11 +13,9 @@ from threedrs.scannet.boxes import BoxSet
 from threedrs.tasks import scanrefer
 from threedrs.tasks.record import GROUND, Record, conversation, write_records
 
-SPEC = importlib.util.spec_from_file_location(
-    "colour_alone", ROOT / "benchmarks" / "colour_alone.py"
-)
-colour_alone = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(colour_alone)
+sys.path.append(str(ROOT / "benchmarks"))
+
+import colour_alone
 
 # Two chairs side by side, a desk behind.
 BOXES = BoxSet(

@@ -1,17 +1,16 @@
 """benchmarks/learning.py: the table over seeds."""
 
-import importlib.util
 import json
+import sys
 from pathlib import Path
 
 from fixtures.repository import ROOT
 from threedrs.tasks.record import Record, conversation
 from threedrs.tasks.registry import headline_columns
 
-SPEC = importlib.util.spec_from_file_location("learning", ROOT / "benchmarks" / "learning.py")
-learning = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(learning)
+sys.path.append(str(ROOT / "benchmarks"))
 
+import learning
 
 PROMPT = "<image> {question} Answer the question simply."
 
