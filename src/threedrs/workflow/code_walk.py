@@ -12,7 +12,7 @@ any.
 
 import ast
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -165,18 +165,24 @@ def _without_annotation(node: ast.stmt) -> ast.stmt:
     return node
 
 
-def _bound(statement: ast.stmt) -> Iterator[str]:
-    """Yield the names that a statement at the top level binds."""
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        yield statement.name
-        return
-    for node in ast.walk(statement):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            yield node.name
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
+def _bound(node: ast.AST) -> Iterator[str]:
+    """Yield the module's names that a statement at the top level, or a part of one, binds."""
+    parts: Iterable[ast.AST] = ast.iter_child_nodes(node)
+    # What a function, a class or a comprehension binds within is no name of the module.
+    match node:
+        case ast.FunctionDef(name) | ast.AsyncFunctionDef(name) | ast.ClassDef(name):
+            yield name
+            return
+        case ast.Name(name, ast.Store()):
+            yield name
+        case ast.Lambda():
+            return
+        case ast.comprehension():
+            parts = (node.iter, *node.ifs)
+    for part in parts:
+        yield from _bound(part)
     # The block of a script is an entry that nothing mentions.
-    if isinstance(statement, ast.If) and "__main__" in ast.dump(statement.test):
+    if isinstance(node, ast.If) and "__main__" in ast.dump(node.test):
         yield "__main__"
 
 

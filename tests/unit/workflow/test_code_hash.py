@@ -94,6 +94,15 @@ SAME = {
         "numbers": "",
     },
 }
+# At import the walrus binds `seen` in the module, the others bind nothing there.
+INNER = """SIZES = {x: 1 for x in (1, 2)}
+KEY = (lambda: (x := 2))
+if SIZES:
+    def inner():
+        x = 3
+        return x
+FOUND = [1 for y in SIZES if (seen := y)]
+"""
 OTHER = {
     "constant": {"numbers": NUMBERS.replace("2.0", "3.0")},
     "formula": {"losses": LOSS.replace("n.FACTOR * wide", "n.FACTOR + wide")},
@@ -116,6 +125,17 @@ def test_what_changes_no_result_changes_no_hash(package: Callable[..., str], cha
 @pytest.mark.parametrize("change", OTHER)
 def test_what_changes_a_result_changes_the_hash(package: Callable[..., str], change: str) -> None:
     assert package(**OTHER[change]) != package()
+
+
+def test_what_a_comprehension_or_function_binds_is_no_name_of_its_module(
+    package: Callable[..., str],
+) -> None:
+    """The `x` of `scale` and `_half` is theirs, whatever comprehensions beside them go through."""
+    walked = f"{INNER}\n\n{NUMBERS}"
+    assert package() == package(numbers=walked)
+    assert package() == package(numbers=walked.replace("in (1, 2)", "in (1, 3)"))
+    names = code_walk._module("threedrs.numbers").names
+    assert {*names} == {"SIZES", "KEY", "inner", "FOUND", "seen", "FACTOR", "scale", "_half"}
 
 
 def test_helpers_that_call_each_other_end(package: Callable[..., str]) -> None:
