@@ -48,15 +48,16 @@ def next_runs(summary: Mapping[str, Any], judged: Sequence[Verdict]) -> NextRuns
     if all(line.silence or line.artefact for line in lines):
         wanted = {}
     elif all(one["smallest_p"] >= level for one in compared):
-        generated = _generated_rooms(summary, fewest_rooms(level))
+        where, generated = _more_rooms(summary, fewest_rooms(level))
         added += [f"data: {{demo: {{scenes: {generated}}}}}"] if generated else []
-        sentences.append(_too_few_rooms(summary, compared, level, generated))
+        needs = _needed_rooms(compared, level, settings["fewest_seeds"])
+        sentences.append(f"{needs} {where}")
     elif any(verdict.kind == "not shown" for verdict in seeded):
         # How many follows from the size that one looks for, not from the size that was seen.
         sentences.append(
             "Where no difference is shown, more seeds of both settings find smaller ones. threedrs "
             "plan says how many a difference of 10, 5 or 2 points takes. Where the rooms make the "
-            f"larger part of the interval, more rooms help. {_more_rooms(summary)}"
+            f"larger part of the interval, more rooms help. {_more_rooms(summary)[0]}"
         )
     runs = _missing_seeds(summary, trained, wanted)
     if runs:
@@ -80,50 +81,34 @@ def next_runs(summary: Mapping[str, Any], judged: Sequence[Verdict]) -> NextRuns
     return NextRuns(sentences=tuple(sentences), lines="\n".join([*added, *runs]))
 
 
-def _too_few_rooms(
-    summary: Mapping[str, Any], compared: Sequence[Mapping[str, Any]], level: float, generated: int
-) -> str:
-    """Return how many rooms a verdict takes, and where they come from; see `_more_rooms`."""
+def _needed_rooms(compared: Sequence[Mapping[str, Any]], level: float, seeds: int) -> str:
+    """Return how many rooms, and trainings of a setting, a verdict takes."""
     rooms = max(one["scenes"] for one in compared)
     few = "1 room is" if rooms == 1 else f"{rooms} rooms are"
     return (
         f"{few} too few for a verdict on {len(compared)} metrics: it takes {fewest_rooms(level)} "
-        f"rooms that the questions are about, and {summary['comparison']['fewest_seeds']} "
-        f"trainings of each setting. {_more_rooms(summary, generated)}"
+        f"rooms that the questions are about, and {seeds} trainings of each setting."
     )
 
 
-def _limited(summary: Mapping[str, Any]) -> bool:
-    """Return whether a part of the questions was asked alone."""
-    entries = summary["runs"].values()
-    results = [result for entry in entries for result in entry.get("benchmarks", {}).values()]
-    return any(result.get("limit") for result in results)
+def _more_rooms(summary: Mapping[str, Any], evaluated: int = 0) -> tuple[str, int]:
+    """Return where more rooms come from, and how many to generate so that ``evaluated`` are.
 
-
-def _is_generated(summary: Mapping[str, Any]) -> bool:
-    """Return whether the workflow generates the rooms."""
-    config = next(iter(summary["runs"].values())).get("config") or {}
-    return bool(config.get("data", {}).get("demo"))
-
-
-def _generated_rooms(summary: Mapping[str, Any], evaluated: int) -> int:
-    """Return how many rooms to generate so that ``evaluated`` are, or 0 where none are."""
-    # Three of seven generated rooms are evaluated.
-    return 0 if _limited(summary) or not _is_generated(summary) else math.ceil(evaluated * 7 / 3)
-
-
-def _more_rooms(summary: Mapping[str, Any], generated: int = 0) -> str:
-    """Return where more rooms come from; the lines below raise them to ``generated``, if any."""
-    if _limited(summary):
-        return "Raise eval.limit, or leave it out."
-    if generated:
-        return (
-            f"The lines below raise data.demo.scenes to {generated}, of which three of seven are "
-            "evaluated. All runs are then trained again, on more rooms."
-        )
-    if _is_generated(summary):
-        return "Raise data.demo.scenes: three of seven generated rooms are evaluated."
-    return "Add scans of the evaluation splits."
+    The number is 0 where the workflow generates none, or part of the questions was asked alone.
+    """
+    runs = [*summary["runs"].values()]
+    results = [result for run in runs for result in run.get("benchmarks", {}).values()]
+    if any(result.get("limit") for result in results):
+        return "Raise eval.limit, or leave it out.", 0
+    if not (runs[0].get("config") or {}).get("data", {}).get("demo"):
+        return "Add scans of the evaluation splits.", 0
+    if not evaluated:
+        return "Raise data.demo.scenes: three of seven generated rooms are evaluated.", 0
+    generated = math.ceil(evaluated * 7 / 3)
+    return (
+        f"The lines below raise data.demo.scenes to {generated}, of which three of seven are "
+        "evaluated. All runs are then trained again, on more rooms."
+    ), generated
 
 
 def _missing_seeds(

@@ -17,11 +17,16 @@ from threedrs.errors import CheckpointError
 
 FORMAT_VERSION = 1
 # Fields of the language model that decide a tensor's shape.
-SHAPE_FIELDS = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-                "num_attention_heads", "num_key_value_heads")  # fmt: skip
-SAVED_FIELDS = (*SHAPE_FIELDS, "hidden_act", "max_position_embeddings", "initializer_range",
-                "rms_norm_eps", "tie_word_embeddings", "attention_dropout", "use_sliding_window",
-                "bos_token_id", "eos_token_id")  # fmt: skip
+SHAPE_FIELDS = (
+    *("vocab_size", "hidden_size", "intermediate_size"),
+    *("num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+)
+SAVED_FIELDS = (
+    *SHAPE_FIELDS,
+    *("hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps"),
+    *("tie_word_embeddings", "attention_dropout", "use_sliding_window"),
+    *("bos_token_id", "eos_token_id"),
+)
 READ_FIELDS = (*SAVED_FIELDS, "rope_theta", "rope_scaling", "rope_parameters")
 ROPE_TYPES = ("", "type", "rope_type")  # keys that name the kind, "" where the section itself does
 # Far above any model: a larger number would only fill the memory with layers, before a tensor of
