@@ -183,8 +183,8 @@ def patch_executor(plugin: ModuleType | None) -> None:
     if plugin is None or hasattr(plugin.Executor, "has_job_watch"):
         return
     watch = JobWatch(plugin)
-    check, submit_command = plugin.Executor.check_active_jobs, plugin.get_submit_command
-    validate = plugin.validate_or_get_slurm_job_id
+    check, run = plugin.Executor.check_active_jobs, plugin.Executor.run_jobs
+    submit_command, validate = plugin.get_submit_command, plugin.validate_or_get_slurm_job_id
 
     async def query_job_status(command: str, logger: Any) -> tuple[dict[str, str], float]:
         started = time.monotonic()
@@ -208,6 +208,12 @@ def patch_executor(plugin: ModuleType | None) -> None:
             self.next_seconds_between_status_checks, longest
         )
 
+    def run_jobs(self: Any, jobs: list[Any]) -> None:
+        # Threads submit, and those that are the first to ask at the same time would make a folder
+        # each. A mark is looked for in the last one, so a job with its mark in another seems lost.
+        _ = self.tmpdir
+        run(self, jobs)
+
     def get_submit_command(*arguments: Any, **settings: Any) -> str:
         own = f"{shlex.quote(sys.executable)} -m threedrs.workflow.slurm_submit"
         return own + submit_command(*arguments, **settings).removeprefix("sbatch")
@@ -225,7 +231,7 @@ def patch_executor(plugin: ModuleType | None) -> None:
     replaced.validate_or_get_slurm_job_id = validate_or_get_slurm_job_id
     # How long Slurm remembers jobs no longer matters. The plugin asks so as to change to `sacct`.
     replaced.get_min_job_age = lambda: _ENOUGH
-    plugin.Executor.check_active_jobs = check_active_jobs
+    plugin.Executor.check_active_jobs, plugin.Executor.run_jobs = check_active_jobs, run_jobs
     plugin.Executor.get_job_exec_suffix = lambda self, job: (
         f"touch {shlex.quote(str(end_mark(self, job)))}"
     )

@@ -60,7 +60,7 @@ def test_the_names_that_are_replaced_are_those_of_the_plugin() -> None:
     names = ("query_job_status", "get_min_job_age", "get_submit_command")
     for name in (*names, "validate_or_get_slurm_job_id"):
         assert callable(getattr(snakemake_executor_plugin_slurm, name))
-    for name in ("check_active_jobs", "get_job_exec_suffix"):
+    for name in ("check_active_jobs", "get_job_exec_suffix", "run_jobs"):
         assert callable(getattr(snakemake_executor_plugin_slurm.Executor, name))
 
 
@@ -225,6 +225,7 @@ def test_no_job_is_forgotten_where_the_plugin_would() -> None:
 
     class Executor:
         next_seconds_between_status_checks = 180.0
+        run_jobs = None
 
         async def check_active_jobs(self, active_jobs: list[str]) -> Any:
             states, _ = await plugin.query_job_status("squeue -h", logging.getLogger())
@@ -261,12 +262,39 @@ def test_the_cluster_that_sbatch_names_is_kept(monkeypatch: pytest.MonkeyPatch) 
     plugin: Any = SimpleNamespace(
         get_submit_command=lambda *a, **k: "sbatch --parsable",
         validate_or_get_slurm_job_id=snakemake_executor_plugin_slurm.validate_or_get_slurm_job_id,
-        Executor=type("Executor", (), {"check_active_jobs": None}),
+        Executor=type("Executor", (), {"check_active_jobs": None, "run_jobs": None}),
     )
     patch_executor(plugin)
     assert plugin.validate_or_get_slurm_job_id("41", "41\n") == "41"
     assert plugin.validate_or_get_slurm_job_id("42", "42;big\n") == "42"
     assert watch.clusters == {"42": "big"}
+
+
+def test_the_folder_of_marks_is_there_before_threads_submit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads that both find none would make one each, and marks in the first are lost."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".snakemake").mkdir()
+
+    class Executor:
+        _tmpdir: str | None = None
+        tmpdir = snakemake_executor_plugin_slurm.Executor.tmpdir
+        check_active_jobs = None
+
+        def run_jobs(self, jobs: list[str]) -> None:
+            self.found = self._tmpdir, jobs
+
+    plugin: Any = SimpleNamespace(
+        get_submit_command=None, validate_or_get_slurm_job_id=None, Executor=Executor
+    )
+    patch_executor(plugin)
+    executor = Executor()
+    executor.run_jobs(["first", "second"])
+    folder, jobs = executor.found
+    assert jobs == ["first", "second"]
+    mark = end_mark(executor, SimpleNamespace(jobid=1, attempt=1))
+    assert mark.parent == Path(str(folder)).resolve()
 
 
 def test_without_the_plugin_nothing_happens() -> None:
