@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,18 @@ def test_a_mistyped_name_is_no_reason_to_delete(
     assert said.exit_code == 1
     assert isinstance(said.exception, ThreedrsError | OSError | SystemExit), message
     assert not re.search(r"\b(delete|remove|rm)\b", message), message
+
+
+def test_the_command_against_used_checkpoints_leaves_trainings_that_go_on(tmp_path: Path) -> None:
+    (command,) = re.findall(
+        r"```sh\n\s*(.*checkpoints.*)\n", (ROOT / "docs/RELIABILITY.md").read_text()
+    )
+    for run in ("ends", "goes on", "imported"):
+        (tmp_path / "results/train" / run).mkdir(parents=True)
+    for run in ("ends", "goes on"):
+        (tmp_path / "results/train" / run / "checkpoints/step-00000050").mkdir(parents=True)
+    for run in ("ends", "imported"):
+        (tmp_path / "results/train" / run / "train.json").touch()
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
+    left = {str(path.relative_to(tmp_path / "results/train")) for path in tmp_path.glob("*/*/*/*")}
+    assert left == {"ends/train.json", "goes on/checkpoints", "imported/train.json"}
