@@ -46,7 +46,7 @@ def test_packages(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     found = only(machine.check_packages, setting, "error")
     assert "numpy 1.26.4 (needs >=2.1)" in found.message
     assert "torch 2.14.0 (needs <2.14,>=2.11)" in found.message
-    assert "zarr missing (needs <4,>=3.1)" in found.message
+    assert "zarr missing (needs <4,>=3.1.2)" in found.message
     assert found.remedy == "run `make setup`"
     (setting.root / "pyproject.toml").unlink()
     assert "run threedrs doctor from the" in only(machine.check_packages, setting, "warning").remedy

@@ -51,7 +51,7 @@ def test_rows_stand_in_the_questions_order_and_scenes_are_opened_once(
 def test_a_prediction_imports_no_package_that_it_does_not_use():
     program = (
         "import sys, threedrs.evaluation.predict_benchmark; heavy = ('deepspeed', 'peft', 'pandas',"
-        " 'matplotlib', 'open3d', 'pyarrow', 'tensorboard', 'scipy.stats', 'snakemake'); "
+        " 'matplotlib', 'open3d', 'tensorboard', 'scipy.stats', 'snakemake'); "
         "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
