@@ -104,11 +104,9 @@ def _more_rooms(summary: Mapping[str, Any], evaluated: int = 0) -> tuple[str, in
         return "Add scans of the evaluation splits.", 0
     if not evaluated:
         return "Raise data.demo.scenes: three of seven generated rooms are evaluated.", 0
-    generated = math.ceil(evaluated * 7 / 3)
-    return (
-        f"The lines below raise data.demo.scenes to {generated}, of which three of seven are "
-        "evaluated. All runs are then trained again, on more rooms."
-    ), generated
+    generated = math.ceil(evaluated * 7 / 3)  # three of seven, as said
+    where = f"The lines below raise data.demo.scenes to {generated}, of which three of seven are "
+    return f"{where}evaluated. All runs are then trained again, on more rooms.", generated
 
 
 def _missing_seeds(

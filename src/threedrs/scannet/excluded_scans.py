@@ -24,10 +24,8 @@ from threedrs.io.files import read_json, write_json
 FORMAT_VERSION = 1
 # What a read answers where the file is at fault; None: raised by a decoder, not by the system.
 # EINVAL: zipfile seeks to before the start of a damaged archive.
-_OF_THE_FILE = (
-    *(None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM),
-    *(errno.ELOOP, errno.EINVAL),
-)
+_OF_THE_FILE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM,
+                errno.ELOOP, errno.EINVAL)  # fmt: skip
 logger = logging.getLogger(__name__)
 
 

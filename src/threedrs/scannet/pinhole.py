@@ -13,10 +13,8 @@ from threedrs.io.external_json import ExternalRow, read_external_json
 from threedrs.io.files import parse_numbers, read_text
 from threedrs.scannet.camera import PINHOLE, check_intrinsic
 
-COLOR_INTRINSICS = (
-    *("intrinsic.txt", "intrinsic.json", "camera_intrinsic.json", "camera.json"),
-    "intrinsic/intrinsic_color.txt",
-)
+COLOR_INTRINSICS = ("intrinsic.txt", "intrinsic.json", "camera_intrinsic.json", "camera.json",
+                    "intrinsic/intrinsic_color.txt")  # fmt: skip
 DEPTH_INTRINSICS = ("depth_intrinsic.txt", "intrinsic/intrinsic_depth.txt")
 
 Size = tuple[int, int]  # width, height

@@ -29,10 +29,9 @@ SHAPELESS = (*Execution.model_fields, "eval_every", "eval_samples", "mix")
 # Sections whose every key shapes the weights.
 SHAPING = ("frames", "geometry", "boxes", "supervision", "model")
 # Keys of DeepSpeed that the section `train` sets.
-SET_BY_TRAIN = (
-    *("optimizer", "scheduler", "bf16", "fp16", "train_batch_size"),
-    *("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping"),
-)
+SET_BY_TRAIN = ("optimizer", "scheduler", "bf16", "fp16", "train_batch_size",
+                "train_micro_batch_size_per_gpu", "gradient_accumulation_steps",
+                "gradient_clipping")  # fmt: skip
 
 
 class _Offload(BaseModel):

@@ -19,10 +19,8 @@ from threedrs.models.student import Student
 from threedrs.training.flops import OperationCount
 
 # Sums over samples that a step reports, in this order, beside the flags of `StepOutcome`.
-SUMS = (
-    *("loss", "samples", "text", "texts", "grounding", "groundings", "supervision"),
-    *("tokens", "flops"),
-)
+SUMS = ("loss", "samples", "text", "texts", "grounding", "groundings", "supervision", "tokens",
+        "flops")  # fmt: skip
 
 
 class NonFiniteError(AgreedError):

@@ -31,10 +31,9 @@ class Stage:
 
 # Helpers that shape no result of any stage: how settings are checked, whose values count by
 # themselves, how a file is written, how a process is started, how it is told what happens.
-SHAPELESS = (
-    *("config", "errors", "io.files", "distributed", "scannet.layout", "workflow"),
-    *("training.run_log", "training.wandb_logger", "training.flops", "training.full_pack"),
-)
+SHAPELESS = ("config", "errors", "io.files", "distributed", "scannet.layout", "workflow",
+             "training.run_log", "training.wandb_logger", "training.flops",
+             "training.full_pack")  # fmt: skip
 # The stages whose hash is also stored with the result. A rule with a script starts at the script.
 STAGES = {
     "scenes": Stage(

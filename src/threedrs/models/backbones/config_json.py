@@ -21,7 +21,7 @@ SHAPE_FIELDS = (
     *("vocab_size", "hidden_size", "intermediate_size"),
     *("num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
 )
-SAVED_FIELDS = (
+SAVED_FIELDS = (  # of the language model, in the config.json of a student
     *SHAPE_FIELDS,
     *("hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps"),
     *("tie_word_embeddings", "attention_dropout", "use_sliding_window"),

@@ -35,10 +35,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, Qwen2VLTextConfig
     from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
 
-VISION_FIELDS = (
-    *("depth", "embed_dim", "hidden_size", "mlp_ratio", "num_heads"),
-    *("patch_size", "spatial_merge_size", "temporal_patch_size"),
-)
+VISION_FIELDS = ("depth", "embed_dim", "hidden_size", "mlp_ratio", "num_heads", "patch_size",
+                 "spatial_merge_size", "temporal_patch_size")  # fmt: skip
 # Frequencies of the rotary embedding that count time, height and width.
 ROTARY_SECTIONS = {"tiny": [4, 4, 4], "mini": [4, 6, 6], "small": [8, 12, 12], "7b": [16, 24, 24]}
 
