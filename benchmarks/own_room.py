@@ -21,7 +21,6 @@ from learning import kind_of_answer
 from run_results import made
 from threedrs.config.schema import SupervisionSettings
 from threedrs.errors import one_line_errors
-from threedrs.evaluation.answerer import needs_model
 from threedrs.io.files import read_json
 from threedrs.models.checkpoint.load_save import load_student
 from threedrs.models.model_settings import ModelSettings
@@ -84,7 +83,7 @@ def rows(results: Path, run: str, scenes: int, device: str) -> Iterator[str]:
     for benchmark in TEXTS:
         task, name = find_task(benchmark), evaluation_name(benchmark)
         asked = read_records(made(results, f"instructions/{name}.jsonl"))
-        records = [record for record in asked if needs_model(record, task)]
+        records = [record for record in asked if task.needs_model(record)]
         reader = PackReader(
             records=records,
             scenes=results / "scenes",
