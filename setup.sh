@@ -69,7 +69,7 @@ else
     "$BIN/pip" install --quiet "$torch"
 fi
 
-echo "setup: installing the locked packages"
+echo "setup: installing the locked packages, in some two minutes"
 grep -v -e '^torch==' -e '^deepspeed==' requirements.lock >.venv/requirements.txt
 "$BIN/pip" install --quiet --no-deps -r .venv/requirements.txt
 # DeepSpeed is a source package whose build imports torch; its kernels are compiled when first used.

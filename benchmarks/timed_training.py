@@ -8,6 +8,7 @@ each optimizer step; and how long the rank waited for each of its packs. It is w
 each step, so that a run that is killed leaves it too.
 """
 
+import argparse
 import os
 import sys
 import time
@@ -70,6 +71,11 @@ def timed_packs(waits: list[float], load: Callable[..., Any]) -> Callable[..., A
 
 def main() -> int:
     """Train; return the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, required=True, help="the resolved run (JSON)")
+    config = parser.parse_known_args()[0].config  # what else there is `threedrs.train` reads
     stages: list[list[Any]] = []
     steps: list[list[Any]] = []
     waits: list[float] = []
@@ -77,7 +83,7 @@ def main() -> int:
         setattr(loop, name, timed(name, stages, getattr(loop, name)))
     step = timed("step", steps, loop.train_step)
     loop.load_packs = timed_packs(waits, loop.load_packs)  # type: ignore[assignment]
-    out = Path(read_json(Path(sys.argv[sys.argv.index("--config") + 1]))["paths"]["out"])
+    out = Path(read_json(config)["paths"]["out"])
     began = time.perf_counter()
 
     def write() -> None:

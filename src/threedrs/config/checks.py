@@ -20,8 +20,8 @@ from threedrs.errors import (
     problems_of,
     user_message,
 )
-from threedrs.models.backbones.family import LAYERS, TEXT, new_text_fields
-from threedrs.models.backbones.known_backbones import mismatches
+from threedrs.models.backbones.family import LAYERS, TEXT, HubCheckpoint, new_text_fields
+from threedrs.models.backbones.known_backbones import hub_checkpoint, mismatches
 from threedrs.models.checkpoint.folder import check_folder, read_config
 from threedrs.models.model_settings import ModelSettings
 from threedrs.teachers.known_teachers import weights_problem
@@ -58,7 +58,8 @@ def check_run(
     yield from wrong
     if files and folder is not None and not _arrives(Path(folder), arriving):
         key = "model.path" if trained else "checkpoint"
-        yield from problems_of(lambda: _check_checkpoint(Path(folder)), f"{key}: ")
+        hub = hub_checkpoint(resolved["model"]) if trained else None
+        yield from problems_of(lambda: _check_checkpoint(Path(folder), hub), f"{key}: ")
     if folder is not None and resolved.get("checkpoint", INITIAL) == INITIAL:
         yield from _check_student(Path(folder), resolved["model"])
     elif folder is not None:
@@ -109,9 +110,11 @@ def _arrives(path: Path, arriving: Sequence[Path]) -> bool:
     return any(found == path or path in found.parents for found in arriving)
 
 
-def _check_checkpoint(folder: Path) -> None:
+def _check_checkpoint(folder: Path, hub: HubCheckpoint | None) -> None:
     if not folder.is_dir():
-        advice = nearest_path(folder) or "correct the path, or put the checkpoint there"
+        fetched = f" ({hub.repository} of the Hugging Face Hub, {hub.gigabytes} GB)" if hub else ""
+        put = f"correct the path, or put the checkpoint there{fetched}"
+        advice = nearest_path(folder) or put
         raise ConfigError(f"{folder} is not a folder; {advice}")
     check_folder(folder)
 

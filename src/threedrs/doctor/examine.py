@@ -23,6 +23,7 @@ CHECKS: dict[str, Check] = {
     "disk": file_system.check_disk,
     "file system": file_system.check_file_system,
     "data": input_files.check_inputs,
+    "models": input_files.check_models,
     "stores": earlier_results.check_stores,
     "results": earlier_results.check_versions,
     "licences": input_files.check_licences,

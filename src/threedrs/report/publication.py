@@ -17,7 +17,7 @@ from threedrs.evaluation.aggregate import read_metrics
 from threedrs.evaluation.tables import run_notes
 from threedrs.io.files import atomic_folder, read_json, read_text, write_json, write_text
 from threedrs.models.backbones.family import HubCheckpoint
-from threedrs.models.backbones.known_backbones import find_family
+from threedrs.models.backbones.known_backbones import hub_checkpoint
 from threedrs.models.checkpoint.folder import ADAPTER_FILE, model_hash
 from threedrs.report.page import code_commit
 from threedrs.tasks.registry import TASKS
@@ -51,7 +51,7 @@ def write_publication(run: str, results: Path) -> Path:
         )
     # Before anything is written: a damaged file would be published as it is.
     facts = _provenance(run, results, scores, model_hash(train / "model"))
-    base = _hub_checkpoint(read_json(train / "config.json")["model"])
+    base = hub_checkpoint(read_json(train / "config.json")["model"])
     folder = results / "publish" / run
     with atomic_folder(folder) as temporary:
         for path in sorted((train / "model").iterdir()):
@@ -67,18 +67,6 @@ def write_publication(run: str, results: Path) -> Path:
         write_json(temporary / "provenance.json", facts)
         write_text(temporary / "README.md", _card(run, train, scores, facts, base))
     return folder
-
-
-def _hub_checkpoint(model: Mapping[str, Any]) -> HubCheckpoint | None:
-    """Return the checkpoint of the Hub that the section ``model`` starts from, if it is one."""
-    if model["path"] is None:
-        return None
-    checkpoint = find_family(model["name"]).checkpoints[model["name"]]
-    # Only a folder of the Hub's name: any other may hold anything, such as a run of one's own.
-    owner, _, name = checkpoint.repository.partition("/")
-    folder = Path(model["path"])
-    cached = f"models--{owner}--{name}" in folder.parts
-    return checkpoint if cached or folder.name == name else None
 
 
 def _place(file: Path, there: Path, base: HubCheckpoint | None) -> None:

@@ -336,5 +336,9 @@ IMPORT = Teacher(
     channels=None,
     open=open_import,
     needs=job_needs(gpu=0, mem_mb=8000, runtime=240),
-    weights=Weights(kind="scenes", what="the folder of the feature files, one npz a scene"),
+    weights=Weights(
+        kind="scenes",
+        what="the folder of the feature files, one npz a scene",
+        remedy="docs/TEACHERS.md says what it holds; teacher.name vggt makes features here",
+    ),
 )

@@ -149,3 +149,13 @@ def test_a_checkpoint_that_is_missing_is_looked_for_beside(config: dict, tmp_pat
     config["runs"]["own"] = {"checkpoint": "elsewhere/model"}
     with pytest.raises(ConfigError, match="not a folder; correct the path, or put the checkpoint"):
         load_config(config)
+
+
+def test_a_backbone_that_is_missing_says_where_to_get_it(config: dict) -> None:
+    config["model"] = {"name": "llava-video", "size": "7b", "path": "models/LLaVA-Video-7B-Qwen2"}
+    there = r"there \(lmms-lab/LLaVA-Video-7B-Qwen2 of the Hugging Face Hub, 16 GB\)"
+    with pytest.raises(ConfigError, match=there):
+        load_config(config)
+    config["model"]["path"] = "models/own"  # may be anything
+    with pytest.raises(ConfigError, match=r"put the checkpoint there$"):
+        load_config(config)

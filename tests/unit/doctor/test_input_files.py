@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fixtures.doctor_setting import only
+from fixtures.saved_students import saved as saved  # a fixture
 from fixtures.training_run import SCENES, SHARD, write_features, write_scene_inputs
 from threedrs.doctor import earlier_results, file_system, input_files
 from threedrs.doctor.finding import Setting
@@ -90,6 +91,21 @@ def test_data_in_a_folder_that_may_not_be_entered(
     monkeypatch.setattr(Path, "is_file", locked)
     lines = [finding.message for finding in input_files.check_inputs(setting)]
     assert any("scene0000_00.sens: may not be read by this user; ask" in line for line in lines)
+
+
+def test_a_checkpoint_that_no_job_could_load_is_named(setting: Setting, saved: Path) -> None:
+    setting.config["runs"] = {"own": {"checkpoint": str(saved)}}
+    assert not [*input_files.check_models(setting)], "the demo's student ships here"
+    setting.config["data"]["demo"] = None
+    assert str(saved) in only(input_files.check_models, setting, "ok").message
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps({**config, "mm_projector_type": "linear"}))
+    wrong = only(input_files.check_models, setting, "error")
+    assert wrong.message.startswith(f"runs.own: {saved}/config.json: mm_projector_type is 'linear'")
+    (saved / "config.json").write_text(json.dumps(config))
+    for name in ("tokenizer.json", "vocab.json"):
+        (saved / name).unlink()
+    assert "tokenizer" in only(input_files.check_models, setting, "error").message
 
 
 # What earlier runs left

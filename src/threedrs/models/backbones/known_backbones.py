@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from threedrs.errors import CheckpointError, ConfigError, one_line
-from threedrs.models.backbones.family import Family
+from threedrs.models.backbones.family import Family, HubCheckpoint
 from threedrs.models.backbones.llava import LlavaFamily
 from threedrs.models.backbones.qwen2_vl import Qwen2VLFamily
 
@@ -73,6 +73,18 @@ def read_family(
     family = _describing(config)
     assert family is not None  # `mismatches` has looked
     return family.read(config, path, tokens, grid or _trained_grid(config) or family.grids[0])
+
+
+def hub_checkpoint(model: Mapping[str, Any]) -> HubCheckpoint | None:
+    """Return the checkpoint of the Hub that the section ``model`` starts from, if it is one."""
+    if model["path"] is None:
+        return None
+    checkpoint = find_family(model["name"]).checkpoints[model["name"]]
+    # Only a folder of the Hub's name: any other may hold anything, such as a run of one's own.
+    owner, _, name = checkpoint.repository.partition("/")
+    folder = Path(model["path"])
+    cached = f"models--{owner}--{name}" in folder.parts
+    return checkpoint if cached or folder.name == name else None
 
 
 def mismatches(config: Mapping[str, Any], *, name: str | None, grid: int | None) -> Iterator[str]:
