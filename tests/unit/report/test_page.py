@@ -41,6 +41,7 @@ def test_it_answers_the_question_first(text):
     order = [text.index(part) for part in (answer, 'id="scores"', 'id="verdict"', 'id="published"')]
     assert order == sorted(order)
     assert "This is the demo." in text
+    assert "Scores in the demo's rooms cannot be compared with them" in text
     assert "<td>+33.3</td>".replace("<td>", '<td class="even">') in text
     assert "higher on 4, lower on 0 and the same on 1 of 5 metrics" in text
     assert "<code>teacher.name</code> is vggt-tiny instead of none" in text
