@@ -11,8 +11,7 @@ from threedrs.doctor.finding import Finding, Setting, error, ok
 from threedrs.errors import ThreedrsError, problems_of
 from threedrs.inputs.captures import capture_splits
 from threedrs.inputs.required_files import SHOWN, missing_inputs, required_files, scene_splits
-from threedrs.models.backbones.known_backbones import read_family
-from threedrs.models.checkpoint.folder import is_adapter, read_config
+from threedrs.models.checkpoint.folder import is_adapter
 
 
 def check_inputs(setting: Setting) -> Iterator[Finding]:
@@ -54,7 +53,9 @@ def check_models(setting: Setting) -> Iterator[Finding]:
     What its weights lack is left to that job.
     """
     if setting.config["data"]["demo"]:
-        return  # whose student ships here: the import of transformers takes seconds
+        return  # whose student ships here
+    from threedrs.models.checkpoint.load_save import check_settings  # imports transformers: seconds
+
     sound: set[str] = set()
     for run in setting.config["runs"]:
         section = resolve_run(setting.config, run)
@@ -64,20 +65,11 @@ def check_models(setting: Setting) -> Iterator[Finding]:
         # A run that is evaluated as it is has name and grid of its own.
         fixed = section.get("checkpoint", INITIAL) == INITIAL
         name, grid = (section["model"][key] if fixed else None for key in ("name", "grid"))
-        problems = problems_of(partial(_read_settings, Path(folder), name, grid))
+        problems = problems_of(partial(check_settings, Path(folder), name, grid))
         yield from (error(*f"runs.{run}: {line}".rsplit("; ", 1)) for line in problems)
         sound |= set() if problems else {folder}
     if sound:
         yield ok(f"settings and tokenizer can be read of {', '.join(sorted(sound))}")
-
-
-def _read_settings(folder: Path, name: str | None, grid: int | None) -> None:
-    from threedrs.models.checkpoint.decoding import read_generation
-    from threedrs.models.tokenizer import load_tokenizer
-
-    path, tokenizer = folder / "config.json", load_tokenizer(folder)
-    read_family(read_config(path), path, len(tokenizer), name=name, grid=grid)
-    read_generation(folder, tokenizer)
 
 
 def check_licences(setting: Setting) -> Iterator[Finding]:

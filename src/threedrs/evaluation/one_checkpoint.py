@@ -12,7 +12,8 @@ from threedrs.config.yaml_files import merged, overlaid
 from threedrs.errors import ConfigError, MachineError
 from threedrs.inputs.required_files import missing_inputs
 from threedrs.io.files import read_json, write_json
-from threedrs.models.checkpoint.folder import not_trained
+from threedrs.models.checkpoint.folder import is_adapter, not_trained
+from threedrs.workflow.processes import quick_imports
 
 
 def evaluate_checkpoint(
@@ -34,6 +35,7 @@ def evaluate_checkpoint(
     Raises:
         ConfigError: a file or a value is wrong, the configuration has a run of this name, or this
             is not the repository's folder.
+        CheckpointError: no job could load the checkpoint.
         DataError: a file of the user's is missing.
         MachineError: the workflow has failed.
     """
@@ -56,6 +58,11 @@ def evaluate_checkpoint(
     config = load_config({**asked, **changed})
     if not config["data"]["demo"]:  # else a start of Snakemake would say so, below its own lines
         missing_inputs(data_layout(config), config)
+    model = Path(config["runs"][name]["checkpoint"])
+    if model.is_dir() and not is_adapter(model):
+        with quick_imports():  # after all that is said at once
+            from threedrs.models.checkpoint.load_save import check_settings
+        check_settings(model)
     folder = Path("results/eval") / name
     overlay = folder / "config.json"
     # Not handed on as --config, which would count more than the changes.

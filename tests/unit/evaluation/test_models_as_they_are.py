@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from fixtures.inference_run import SCENES, SETTINGS, Fake, question
 from fixtures.inference_run import run as predict
-from threedrs.errors import ConfigError
+from fixtures.saved_students import saved as saved  # a fixture
+from threedrs.errors import CheckpointError, ConfigError
 from threedrs.evaluation.aggregate import aggregate
 from threedrs.evaluation.answerer import StudentAnswerer
 from threedrs.evaluation.score import score_file
@@ -191,6 +192,20 @@ def test_a_checkpoint_does_not_take_the_name_of_a_run(
     monkeypatch.chdir(ROOT)
     with pytest.raises(ConfigError, match=r"is a run of the configuration.*--name"):
         evaluate_checkpoint(checkpoint, name=name)
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_named_before_the_workflow(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fixtures.repository import ROOT
+    from threedrs.evaluation import one_checkpoint
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(one_checkpoint, "write_json", lambda *ignored: pytest.fail("started"))
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps({**config, "mm_projector_type": "linear"}))
+    with pytest.raises(CheckpointError, match="mm_projector_type is 'linear', this version"):
+        one_checkpoint.evaluate_checkpoint(str(saved), name="own")
 
 
 def test_a_misspelt_key_of_another_run_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
