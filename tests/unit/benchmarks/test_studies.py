@@ -110,7 +110,7 @@ def test_the_scores_to_expect_are_those_measured() -> None:
 @pytest.mark.parametrize(
     ("head", "section", "settings"),
     [
-        ("| 2,200 steps |", "What of the supervision matters?", 4),
+        ("| 2,200 steps |", "What of the supervision matters?", 5),
         ("| 57,600 samples |", "Does packing cost anything?", 6),
     ],
 )
@@ -142,6 +142,9 @@ def test_packing_compares_equal_samples(monkeypatch: pytest.MonkeyPatch) -> None
     config = study(monkeypatch, "small", "packing")
     seeds = seeds_of_settings(config)
     del seeds["3drs"], seeds["baseline"]
+    assert seeds.pop("long24") == set(range(45, 50))
+    plain, long = (resolve_run(config, f"{run}-seed45")["train"] for run in ("baseline", "long24"))
+    assert long == {**plain, "pack": 24}
     eight = {name: set(range(51, 59)) for name in ("k96", "k24", "k12", "k4", "k1")}
     assert seeds == {**eight, "b384": set(range(51, 55))}
     for name in seeds:
