@@ -67,8 +67,8 @@ def _copied(given: Path, out: Path) -> SceneStore:
         raise DataError(f"{without_remedy(str(error))}; build it again") from error
     if (store.scene, store.split) != (out.stem, SPLIT):
         raise DataError(
-            f"{given}: is the store of {store.scene} ({store.split}), not of an own capture of "
-            "this name; name one that `threedrs scene build` made, under its first name"
+            f"{given}: is the store of {store.scene} ({store.split}); name one that `threedrs "
+            f"scene build` made, and leave it its first name, as {store.scene}{STORE} here"
         )
     with atomic_folder(out) as folder:
         shutil.copytree(given, folder, dirs_exist_ok=True)

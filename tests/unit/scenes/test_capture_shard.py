@@ -34,7 +34,8 @@ def test_captures_and_stores_make_a_shard_and_bad_ones_a_reason(tmp_path: Path) 
     assert verify_results(tmp_path / "results") == []
     reasons = read_excluded(manifest)
     assert list(reasons) == ["renamed", "empty"]
-    assert "is the store of given (own)" in reasons["renamed"]
+    assert "is the store of given (own); name one" in reasons["renamed"]
+    assert "leave it its first name, as given.zarr here" in reasons["renamed"]
     assert str(captures["empty"]) in reasons["empty"]
     assert "`threedrs scene build` takes" in reasons["empty"]
 
