@@ -31,7 +31,7 @@ def read_losses(log: Path) -> dict[int, list[float]]:
     return {int(row[1]): [float(value) for value in row.groups()[1:]] for row in rows if row}
 
 
-def compared(first: Sequence[float], second: Sequence[float], digits: int) -> str:
+def compared(first: Sequence[float], second: Sequence[float], *, digits: int) -> str:
     """Return both means with deviations and the second less the first, as cells of a row."""
     low, high = stats.ttest_ind(second, first, equal_var=False).confidence_interval(0.95)
     cells = [
@@ -56,7 +56,7 @@ def loss_rows(first: list[Path], second: list[Path], rows: int) -> list[str]:
                 [float(np.mean([run[step][number] for step in window])) for run in side]
                 for side in sides
             ]
-            table.append(f"| {window[0]} to {window[-1]} | {name} | {compared(*means, 3)} |")
+            table.append(f"| {window[0]} to {window[-1]} | {name} | {compared(*means, digits=3)} |")
     return table
 
 
@@ -72,7 +72,7 @@ def score_rows(first: list[Path], second: list[Path]) -> list[str]:
         scores = [
             [read_json(file)["metrics"][column.metric]["value"] for file in side] for side in files
         ]
-        table.append(f"| {column.group} | {column.title} | {compared(*scores, 1)} |")
+        table.append(f"| {column.group} | {column.title} | {compared(*scores, digits=1)} |")
     return table
 
 

@@ -18,12 +18,14 @@ import argparse
 import datetime
 import statistics
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from harness import choose_device, device_name, seconds
+from threedrs.config.schema import ModelSize
 from threedrs.models.backbones.fused_layers import fuse_projections
 from threedrs.models.checkpoint.decoding import Decoding
 from threedrs.models.checkpoint.load_save import load_student
@@ -46,7 +48,7 @@ KINDS = (
 
 
 def build(
-    size: str, device: torch.device, dtype: torch.dtype
+    size: ModelSize, device: torch.device, dtype: torch.dtype
 ) -> tuple[Student, PreTrainedTokenizerBase]:
     """Return a student with random weights, made on ``device``, and the tiny tokenizer."""
     settings = ModelSettings(name="llava-video", size=size, random_weights=size != "tiny")
@@ -110,7 +112,12 @@ def one_at_a_time(student: Student, scene: SceneInputs, query: Query, tokens: in
 
 
 def measure(
-    size: str, dtype: torch.dtype, frames: int, counts: Sequence[int], tokens: int, repeats: int
+    size: ModelSize,
+    dtype: torch.dtype,
+    frames: int,
+    counts: Sequence[int],
+    tokens: int,
+    repeats: int,
 ) -> list[str]:
     """Return the report's lines."""
     device = choose_device()
@@ -139,9 +146,9 @@ def measure(
     )
     times = []
     for count in counts:
-        whole = seconds(lambda count=count: shared(count, tokens), repeats)
-        first = seconds(lambda count=count: shared(count, 1), repeats)
-        times.append((count, whole, first, seconds(lambda count=count: in_chat(count), repeats)))
+        whole = seconds(partial(shared, count, tokens), repeats)
+        first = seconds(partial(shared, count, 1), repeats)
+        times.append((count, whole, first, seconds(partial(in_chat, count), repeats)))
     # Measured at both ends, as machines grow faster or slower while they run; the better counts.
     alone = min(first_alone, measure_alone())
     rows = []

@@ -141,6 +141,7 @@ def make_data(root: Path) -> None:
 
 def convert_and_balance(root: Path) -> None:
     """Convert the five benchmarks, draw both mixes, and print the figures as JSON."""
+    from threedrs.config.schema import Caps
     from threedrs.instructions.convert import convert
     from threedrs.instructions.mix import build_mix
     from threedrs.instructions.mix_settings import MixSettings
@@ -156,11 +157,11 @@ def convert_and_balance(root: Path) -> None:
     )
     converted, converted_cpu = time.perf_counter(), time.process_time()
     seconds, processor = {}, {"convert": converted_cpu - start_cpu}
-    for name, caps in (("all", {}), ("capped", CAPS)):
+    for name, caps in (("all", Caps()), ("capped", Caps(**CAPS))):
         before, before_cpu = time.perf_counter(), time.process_time()
         summary = build_mix(
             files,
-            MixSettings(**{"balance": "all", "caps": caps}),
+            MixSettings(balance="all", caps=caps),
             held_out_scenes=["scene0800_00"],
             out_jsonl=root / f"{name}.jsonl",
             out_summary=root / f"{name}.summary.json",

@@ -135,7 +135,8 @@ def crash(arguments: argparse.Namespace, config: Path, out: Path) -> dict[str, A
     """Train, and kill the run while it saves its last checkpoint; return its rows and times."""
     began = time.perf_counter()
     process = start(arguments.gpus, config)
-    log, asked, seen = growing_log(out), False, {}
+    log, asked = growing_log(out), False
+    seen: dict[int, float] = {}
     family: list[psutil.Process] = []
     try:
         while not saving_after(out, arguments.save_every):

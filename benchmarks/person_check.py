@@ -53,6 +53,7 @@ def questions(results: Path, rooms: int, each: int) -> Iterator[tuple[str, str, 
         chosen = sorted({record.scene for record in asked})[:rooms]
         for record in asked:
             if record.scene in chosen:
+                assert record.references, "an evaluation question has references"
                 situated = benchmark == "sqa3d"
                 kind = "situated" if situated else kind_of_answer(record.references[0])
                 found.setdefault((benchmark, kind), []).append(record)

@@ -12,6 +12,7 @@ import argparse
 import io
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -103,7 +104,11 @@ class Study:
 
     def prediction(self, record: Record) -> Prediction:
         """Return an answer to a question."""
-        shared = {"id": record.id, "benchmark": record.benchmark, "scene": record.scene}
+        shared: dict[str, Any] = {
+            "id": record.id,
+            "benchmark": record.benchmark,
+            "scene": record.scene,
+        }
         if record.references is None:
             boxes = self.rooms[record.scene]
             # Four in ten answers choose the true box.

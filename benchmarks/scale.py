@@ -107,9 +107,9 @@ def write_checkout(folder: Path, config: dict[str, Any], scenes: dict[str, int])
         if not path.is_file():
             path.touch()
             os.truncate(path, size)
-    for path, backbone in checkpoints(config).items():
+    for name, backbone in checkpoints(config).items():
         described = {"model_type": find_family(backbone).model_type}
-        (folder / path / "config.json").write_text(json.dumps(described), encoding="ascii")
+        (folder / name / "config.json").write_text(json.dumps(described), encoding="ascii")
     for split, names in scene_names(scenes).items():
         layout.split_file(split).write_text("\n".join(names) + "\n", encoding="ascii")
 
@@ -146,8 +146,8 @@ def data_files(
         for path in annotation_files(layout, name):
             yield path, 0
     yield folder / config["teacher"]["weights"]["vggt"], GIGABYTE
-    for path in checkpoints(config):
-        yield folder / path / "model.safetensors", 0
+    for checkpoint in checkpoints(config):
+        yield folder / checkpoint / "model.safetensors", 0
 
 
 def snakemake(folder: Path, *arguments: str) -> dict[str, Any]:

@@ -79,7 +79,8 @@ def run_builds(root: Path, scenes: list[str], at_once: int) -> tuple[float, list
     """Build the scenes, ``at_once`` processes at a time; return seconds and each one's figures."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     start = time.perf_counter()
-    waiting, running, figures = list(scenes), [], []
+    waiting, figures = list(scenes), []
+    running: list[subprocess.Popen[str]] = []
     while waiting or running:
         while waiting and len(running) < at_once:
             command = [sys.executable, __file__, "--measure", str(root), waiting.pop(0)]

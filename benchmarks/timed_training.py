@@ -82,7 +82,7 @@ def main() -> int:
     for name in STAGES:
         setattr(loop, name, timed(name, stages, getattr(loop, name)))
     step = timed("step", steps, loop.train_step)
-    loop.load_packs = timed_packs(waits, loop.load_packs)  # type: ignore[assignment]
+    loop.load_packs = timed_packs(waits, loop.load_packs)
     out = Path(read_json(config)["paths"]["out"])
     began = time.perf_counter()
 
@@ -100,7 +100,7 @@ def main() -> int:
         write()
         return outcome
 
-    loop.train_step = noted_step  # type: ignore[assignment]
+    loop.train_step = noted_step
     status = command.main()
     write()
     return status

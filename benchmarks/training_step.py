@@ -22,6 +22,7 @@ import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,7 +124,7 @@ def planned(student: Student, kept: int, samples: int, frames: int) -> float:
 
 def measure(
     student: Student, attention: str, kept: int, samples: int, frames: int, repeats: int
-) -> dict[str, float | str | int]:
+) -> dict[str, Any]:
     """Return the figures of packs of ``samples`` samples."""
     device = student.device
     student.attention = attention

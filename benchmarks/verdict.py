@@ -131,7 +131,8 @@ def found_of_missed(
     missed = 0.0
     # Variances depend on the scores, so the difference and they are found in turn.
     for _ in range(3):
-        seen = spread(*simulate(kind, study, 1000, draw, missed), ratio_of_sums)
+        mine, other = simulate(kind, study, 1000, draw, missed)
+        seen = spread(mine, other, ratio_of_sums)
         typical = replace(
             seen,
             side_variances=tuple(variance.mean() for variance in seen.side_variances),

@@ -198,7 +198,8 @@ def measure_shard(size: Size, model: nn.Module, stores: list[Path], folder: Path
 
 def measure_attention(model: VGGTAggregator, frames: int, tokens: int) -> dict[str, float]:
     """Return seconds of one layer's attention over the scene and within frames, by kernel."""
-    heads, channels = model.global_blocks[0].attn.heads, model.head_channels
+    layer: Any = model.global_blocks[0].attn
+    heads, channels = layer.heads, model.head_channels
     found: dict[str, float] = {}
     kernels: dict[str, Callable[..., Any]] = {}
     for backend in (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION):
@@ -218,7 +219,7 @@ def measure_attention(model: VGGTAggregator, frames: int, tokens: int) -> dict[s
     ):
         q, k, v = (torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(3))
         for name, kernel in kernels.items():
-            found[f"{name}, {where}"] = seconds(lambda run=kernel, x=(q, k, v): run(*x))
+            found[f"{name}, {where}"] = seconds(partial(kernel, q, k, v))
     return found
 
 
