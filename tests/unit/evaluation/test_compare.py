@@ -143,10 +143,14 @@ def test_only_shared_metrics_and_shared_questions():
     extra = questions(values(1), bleu1=mean_metric(values(3)))
     assert list(compare([extra], [questions(values(2))])) == ["em"]
     fewer = questions(values(1)[:39], SCENES[:39], IDS[:39])
-    with pytest.raises(
-        DataError, match="one answered 39 questions, the baseline 40, among them 'q39'"
+    renamed = questions(values(1), ids=(*IDS[:39], "r39"))
+    for mine, other, found in (
+        (fewer, extra, "39 questions, the baseline 40, among them 'q39'; predict both"),
+        (extra, fewer, "40 questions, the baseline 39; predict both"),
+        (renamed, extra, "40 questions, the baseline 40, among them 'q39'; predict both"),
     ):
-        compare([fewer], [extra])
+        with pytest.raises(DataError, match=f"one answered {found}"):
+            compare([mine], [other])
 
 
 def test_holm_by_hand():

@@ -58,6 +58,16 @@ def test_rouge_and_bleu_by_hand():
     assert ours["bleu2"] == pytest.approx(0.0, abs=1e-4)
 
 
+def test_bleu_counts_the_true_text_of_the_nearest_length():
+    answer = "a brown chair stands here"
+    for truths, penalty in (
+        ([answer + " now", "table"], 1 - 6 / 5),  # one more word is nearer than four fewer
+        ([answer + " now", "a brown chair stands"], 0),  # of two as near the shorter
+    ):
+        ours = scores([answer], [truths])
+        assert ours["bleu1"] == pytest.approx(100 * np.exp(penalty), rel=1e-6)
+
+
 def test_perfect_predictions_reach_the_maximum():
     texts = [f"the {a} {b} stands here" for a in ("red", "blue") for b in ("chair", "table")]
     ours = scores(texts, [[text] for text in texts])

@@ -131,6 +131,7 @@ def test_both_sources_together_by_hand():
     assert both.interval() == pytest.approx((6 - reach, 6 + reach), abs=1e-4)
     # The larger t of the seeds counts: their part is more than 4 of 5 parts of the variance.
     assert both.seeds_share == pytest.approx(30.834587 / (30.834587 + 4.182966), abs=1e-6)
+    assert made(0.6, 0.04, 0.01).seeds_share == pytest.approx(float(both.seeds_share))
     p = float(both.p_value())
     assert both.reach(p) == pytest.approx(6)
 

@@ -83,7 +83,7 @@ def test_text_rows_need_no_boxes(tmp_path):
         ({"boxes": [[]]}, "boxes.0: expected six numbers"),
         ({"boxes": [BOX, BOX[:5]]}, "boxes.1: expected six numbers"),
         (
-            {"gt": [[0, 0, 0, 1, -1, 1]]},
+            {"gt": [[0, 0, 0, -1, 1, 1]]},
             "gt.0: expected six numbers, centre and size, and no",
         ),
         ({"gt": [[0, 0, 0, 1, float("nan"), 1]]}, "gt.0.4 is nan; expected a finite number"),
