@@ -46,7 +46,7 @@ def test_it_answers_the_question_first(text):
     assert "higher on 4, lower on 0 and the same on 1 of 5 metrics" in text
     assert "<code>teacher.name</code> is vggt-tiny instead of none" in text
     assert "differ in 2 keys<" in text
-    assert "Only 3drs has <code>teacher.grid</code> (14)." in text
+    assert " instead of none. Only 3drs has <code>teacher.grid</code> (14). All" in text
     assert "Only baseline has" not in text
     assert "one training: may be the seed" in text
     # Without a test and an interval nothing is said of them.
