@@ -9,6 +9,7 @@ import typer
 from threedrs.cli import shared
 from threedrs.cli.names import completion, configured_runs
 from threedrs.config.resources import GPUS
+from threedrs.errors import ConfigError, choose_one
 from threedrs.workflow.processes import quick_imports
 
 if TYPE_CHECKING:
@@ -74,7 +75,6 @@ def plan(
     largest risk. GPUs and their kind then come from that file.
     """
     from threedrs.config.load import resolve_run
-    from threedrs.errors import ConfigError
 
     if cluster is not None and gpus is not None:
         raise ConfigError(
@@ -124,8 +124,6 @@ def _read_study(configfile: list[Path], values: list[str]) -> dict[str, Any]:
 
 
 def _kind_of_gpu(typed: str) -> str:
-    from threedrs.errors import ConfigError, choose_one
-
     kind = {name.lower(): name for name in GPUS}.get(typed.lower())
     if kind is None:
         raise ConfigError(f"--gpu {typed}: {choose_one(typed.upper(), GPUS)}")
@@ -134,7 +132,6 @@ def _kind_of_gpu(typed: str) -> str:
 
 def _planned_runs(study: dict[str, Any], run: str | None) -> dict[str, Any]:
     """Return the runs of a configuration that are trained, or the one that is asked for."""
-    from threedrs.errors import ConfigError, choose_one
     from threedrs.inputs.required_files import trained_runs
 
     trained = trained_runs(study)

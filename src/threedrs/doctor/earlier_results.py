@@ -6,11 +6,12 @@ JSON files whole, lists of JSON lines by their first one. Stores are opened, of 
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from threedrs.doctor.finding import Finding, Setting, error, ok, warning
-from threedrs.errors import DataError, StoreError, counted
+from threedrs.errors import DataError, counted, problems_of
 from threedrs.evaluation import aggregate, score
 from threedrs.io.files import read_json, read_json_lines
 from threedrs.models.backbones import config_json
@@ -85,15 +86,9 @@ def check_stores(setting: Setting) -> Iterator[Finding]:
         *((SceneStore.open, store) for store in looked_at),
         *((FeatureStore.open, manifest.parent) for manifest in manifests),
     ]
-    damaged = False
-    for read, store in stores:
-        try:
-            read(store)
-        except StoreError as problem:
-            damaged = True
-            # The error of a store ends with its remedy, which has a column of its own here.
-            message, _, remedy = str(problem).rpartition("; ")
-            yield error(message, remedy)
-    if not damaged:
+    problems = [line for read, store in stores for line in problems_of(partial(read, store))]
+    # The error of a store ends with its remedy, which has a column of its own here.
+    yield from (error(*line.rsplit("; ", 1)) for line in problems)
+    if not problems:
         text = f"{len(scenes)} scene stores and {len(manifests)} feature stores, which open"
         yield ok(text if stores else "none yet")

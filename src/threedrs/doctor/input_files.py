@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 from threedrs.config.load import check_root, data_layout, resolve_run
-from threedrs.config.schema import INITIAL
 from threedrs.doctor.finding import Finding, Setting, error, ok
 from threedrs.errors import ThreedrsError, problems_of
 from threedrs.inputs.captures import capture_splits
@@ -58,14 +57,10 @@ def check_models(setting: Setting) -> Iterator[Finding]:
 
     sound: set[str] = set()
     for run in setting.config["runs"]:
-        section = resolve_run(setting.config, run)
-        folder = section["model"]["path"]
+        folder = resolve_run(setting.config, run)["model"]["path"]
         if folder is None or not Path(folder, "config.json").is_file() or is_adapter(Path(folder)):
             continue  # where one is missing, the check of the configuration has said so
-        # A run that is evaluated as it is has name and grid of its own.
-        fixed = section.get("checkpoint", INITIAL) == INITIAL
-        name, grid = (section["model"][key] if fixed else None for key in ("name", "grid"))
-        problems = problems_of(partial(check_settings, Path(folder), name, grid))
+        problems = problems_of(partial(check_settings, Path(folder)))
         yield from (error(*f"runs.{run}: {line}".rsplit("; ", 1)) for line in problems)
         sound |= set() if problems else {folder}
     if sound:

@@ -103,7 +103,7 @@ MISTYPED = [
     ("scene show scene0000_00 --out f.tif", "--out f.tif: give a name that ends in .jpg or .png"),
     ("unpack x.tar", "x.tar"),
     ("eval results/train/3drs", "holds one; give results/train/3drs/model"),
-    ("eval results/features", "or correct the path; every checkpoint folder has this file"),
+    ("eval results/features", "config.json: cannot be read (No such file or directory)"),
     (f"score scanqa {READ} --out {READ}", "is a file that is read; give another name"),
     (f"predictions export {READ} --records {READ} --out ./{READ}", "is a file that is read"),
     (f"predictions import {READ} --records {READ} --out {READ}", "is a file that is read"),

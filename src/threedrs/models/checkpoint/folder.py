@@ -39,7 +39,7 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         config = read_json(path)
     except DataError as error:
-        raise CheckpointError(f"{error}; every checkpoint folder has this file") from error
+        raise CheckpointError(str(error)) from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: is not a JSON object; copy the folder again")
     # Folders that transformers saves hold these fields in a section. Where both hold one, such as

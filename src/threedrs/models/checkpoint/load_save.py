@@ -100,16 +100,16 @@ def load_student(
     return student.eval(), tokenizer
 
 
-def check_settings(folder: Path, name: str | None = None, grid: int | None = None) -> None:
+def check_settings(folder: Path) -> None:
     """Read config.json and tokenizer of a checkpoint as loading does, before anything waits for it.
 
-    ``name`` and ``grid`` are those of `read_family`. What its weights lack is left to the load.
+    What its weights lack, and whether it fits the section `model`, is left to others.
 
     Raises:
         CheckpointError: the folder could not be loaded.
     """
     path, tokenizer = folder / "config.json", load_tokenizer(folder)
-    read_family(read_config(path), path, len(tokenizer), name=name, grid=grid)
+    read_family(read_config(path), path, len(tokenizer))
     read_generation(folder, tokenizer)
 
 
