@@ -14,6 +14,7 @@ it, the time follows from it alone.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 from threedrs.config.resources import GPUS
@@ -80,12 +81,9 @@ class Plan:
 def _task_groups(samples: int) -> dict[str, int]:
     """Return the samples of each task group of a mix of so many, in the paper's proportions."""
     # The groups end where they would end in the paper's mix, so their sum is the mix's size.
-    counts, before = {}, 0
-    for number, name in enumerate(PAPER_GROUPS, start=1):
-        end = samples * sum([*PAPER_GROUPS.values()][:number]) // PAPER_SAMPLES
-        counts[name] = end - before
-        before = end
-    return counts
+    ends = [samples * end // PAPER_SAMPLES for end in accumulate(PAPER_GROUPS.values())]
+    sizes = (end - before for before, end in pairwise([0, *ends]))
+    return dict(zip(PAPER_GROUPS, sizes, strict=True))
 
 
 def usual_gpus(config: Mapping[str, Any]) -> int:
