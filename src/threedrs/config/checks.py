@@ -58,7 +58,7 @@ def check_run(
     yield from wrong
     if files and folder is not None and not _arrives(Path(folder), arriving):
         key = "model.path" if trained else "checkpoint"
-        hub = hub_checkpoint(resolved["model"]) if trained else None
+        hub = hub_checkpoint(resolved["model"]) if trained and not wrong else None
         yield from problems_of(lambda: _check_checkpoint(Path(folder), hub), f"{key}: ")
     if folder is not None and resolved.get("checkpoint", INITIAL) == INITIAL:
         yield from _check_student(Path(folder), resolved["model"])

@@ -14,7 +14,9 @@ from fixtures.plain_answers import plain_choices
 from fixtures.repository import ROOT
 from fixtures.students import BOX_IDS, MIXED, TEXT, scene
 from fixtures.toy_backbone import ToyFamily
+from threedrs.config.load import check_config
 from threedrs.config.schema import SupervisionSettings
+from threedrs.config.yaml_files import read_yaml
 from threedrs.errors import CheckpointError, ConfigError
 from threedrs.models.backbones import known_backbones
 from threedrs.models.backbones.family import TensorNames
@@ -135,6 +137,17 @@ def test_a_name_that_means_no_family_is_one_line(name: str, message: str) -> Non
     with pytest.raises(ConfigError, match=message) as raised:
         ModelSettings(name=name)
     assert "\n" not in str(raised.value)
+
+
+def test_a_package_that_cannot_be_loaded_hides_no_other_problem() -> None:
+    config = read_yaml(ROOT / "config/config.yaml")
+    model = {"name": "lost", "path": "nowhere"}
+    _, problems = check_config({**config, "model": model, "report": {"baseline": "none"}})
+    assert problems[0].startswith("report.baseline is 'none'")
+    told = [line for line in problems if line.startswith("runs.3drs: model.")]
+    assert len(told) == 2
+    assert "lost" in told[0]
+    assert "model.path: nowhere is not a folder; " in told[1]
 
 
 def test_weights_to_fetch_are_those_of_the_family() -> None:
