@@ -53,8 +53,7 @@ def ask(
         ground=question if ground else None,
         box=None if box is None else parse_box(box),
     )
-    folder, store = _check_names(model, scene, out)
-    dialogue = _open(folder, store, boxes, prompt, max_new_tokens)
+    dialogue = _open(model, scene, out, boxes, prompt, max_new_tokens)
     reply = dialogue.reply(request, out, top)
     report(reply, as_json, *reply_lines(reply), indent=None)
 
@@ -84,12 +83,10 @@ def chat(
     /help says what may be typed. What is piped in is answered line by line. With --json the status
     is 1 if a line was refused.
     """
-    folder, store = _check_names(model, scene, out)
-
     from threedrs.errors import ThreedrsError
     from threedrs.evaluation.dialogue import HELP, Request, reply_lines
 
-    dialogue = _open(folder, store, boxes, prompt, max_new_tokens)
+    dialogue = _open(model, scene, out, boxes, prompt, max_new_tokens)
     asked: list[str] = []
     refused = images = 0
     for line in _lines(f"{dialogue.store.scene}> ", typed=not as_json):
@@ -117,15 +114,12 @@ def chat(
         raise typer.Exit(1)
 
 
-def _check_names(model: str, scene: str, out: Path) -> tuple[Path, Path]:
-    """Return the folder of the model and the scene store, before torch is loaded."""
-    check_image(out)
-    return find_model(model), find_scene(scene)
-
-
 def _open(
-    folder: Path, store: Path, boxes: str, prompt: str, max_new_tokens: int
+    model: str, scene: str, out: Path, boxes: str, prompt: str, max_new_tokens: int
 ) -> "SceneDialogue":
+    check_image(out)
+    folder, store = find_model(model), find_scene(scene)
+
     from threedrs.distributed.gpus import claim_gpus, own_device
     from threedrs.models.model_settings import PredictSettings
 

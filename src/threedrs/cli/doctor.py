@@ -1,6 +1,7 @@
 """``threedrs doctor``: is this machine ready? ``threedrs verify``: which results are damaged?"""
 
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,7 +49,7 @@ def doctor(
         problems += str(error).splitlines()
     findings = [Finding("error", line, check="config") for line in problems] + findings
     if as_json:
-        report([finding.to_json() for finding in findings], as_json)
+        report([asdict(finding) for finding in findings], as_json)
     else:
         _print(findings)
     if any(finding.status == "error" for finding in findings):

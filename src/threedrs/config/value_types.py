@@ -65,6 +65,7 @@ OfBenchmark = Annotated[Text, _filled_with("split", "benchmark")]
 
 def _word_or_integer(word: str, called: str) -> PlainValidator:
     """Return a check that a value is ``word`` or an integer from 0 up, in messages ``called``."""
+    schema = {"anyOf": [{"const": word}, {"type": "integer", "minimum": 0}]}
 
     def check(value: Any) -> Any:
         # In one message, where a union of types would give a line for each form. True is an int,
@@ -75,19 +76,11 @@ def _word_or_integer(word: str, called: str) -> PlainValidator:
             raise PydanticCustomError("word_or_integer", text, said)
         return value
 
-    return PlainValidator(check)
+    return PlainValidator(check, json_schema_input_type=Annotated[Any, WithJsonSchema(schema)])
 
 
-def _word_or_integer_schema(word: str) -> WithJsonSchema:
-    return WithJsonSchema({"anyOf": [{"const": word}, {"type": "integer", "minimum": 0}]})
-
-
-Layer = Annotated[
-    str | int, _word_or_integer("last", "a layer index"), _word_or_integer_schema("last")
-]
-KeptLayers = Annotated[
-    str | int, _word_or_integer("auto", "a number of layers"), _word_or_integer_schema("auto")
-]
+Layer = Annotated[str | int, _word_or_integer("last", "a layer index")]
+KeptLayers = Annotated[str | int, _word_or_integer("auto", "a number of layers")]
 
 
 @dataclass(frozen=True)

@@ -169,9 +169,6 @@ def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, An
     found = dict(below)
     for key, value in above.items():
         old = found.get(key)
-        found[key] = (
-            overlaid(old if isinstance(old, Mapping) else {}, value)
-            if isinstance(value, Mapping)
-            else value
-        )
+        nested = isinstance(value, Mapping)
+        found[key] = overlaid(old if isinstance(old, Mapping) else {}, value) if nested else value
     return found

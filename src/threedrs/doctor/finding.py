@@ -1,6 +1,6 @@
 """The input of a check and its outcome."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -17,10 +17,6 @@ class Finding:
     message: str  # what was found
     remedy: str = ""  # what to do about a warning or an error; empty where nothing needs to be done
     check: str = ""  # the check's name, which `examine` adds; several findings may have the same
-
-    def to_json(self) -> dict[str, str]:
-        """Return the finding for scripts: ``check``, ``status``, ``message``, ``remedy``."""
-        return {"check": self.check, **asdict(self)}
 
 
 ok = partial(Finding, "ok")

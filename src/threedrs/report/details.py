@@ -75,13 +75,11 @@ def detail_tables(results: Results) -> list[DetailTable]:
 
 def _columns(task: Task, files: Sequence[Mapping[str, Any]]) -> list[DetailColumn]:
     """Return the columns of the types that a run was asked, then those of all questions."""
-    titles = {headline.metric: headline.title for headline in task.headline}
-    titles.update(task.further)
-    counts: dict[str, int] = {}
-    for file in files:
-        for kind, part in file["by_type"].items():
-            counts[kind] = max(part["n"], counts.get(kind, 0))
-    kinds = [(kind, name, counts[kind]) for kind, name in task.types.items() if kind in counts]
+    titles = {headline.metric: headline.title for headline in task.headline} | {**task.further}
+    kinds = []
+    for kind, name in task.types.items():
+        if counts := [file["by_type"][kind]["n"] for file in files if kind in file["by_type"]]:
+            kinds.append((kind, name, max(counts)))
     kinds.append((ALL, "All" if kinds else "", max(file["n"] for file in files)))
     return [
         DetailColumn(kind=kind, metric=metric, of=name, title=title, questions=count)

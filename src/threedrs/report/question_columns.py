@@ -103,7 +103,10 @@ class Questions:
                 continue
             # All runs have the same true boxes.
             true = [self._box_indices(row["scene"], row["gt"]) for row in rows]
-            boxes = [_chosen(row, task) for row in rows]
+            picked = (task.choose(np.asarray(row["scores"])) for row in rows)
+            boxes = [
+                [row["boxes"][i] for i in some] for row, some in zip(rows, picked, strict=True)
+            ]
             texts = map(_boxes_in_words, boxes, (row["gt"] for row in rows))
             answers.append([self._text(text) for text in texts])
             scene_names = (row["scene"] for row in rows)
@@ -149,12 +152,6 @@ class Questions:
 def _answer_text(task: Task, row: Mapping[str, Any], record: Record) -> str:
     # Such an empty answer is not the model's, and is not counted among those.
     return row["prediction"] if task.needs_model(record) else NOT_ASKED
-
-
-def _chosen(row: Mapping[str, Any], task: Task) -> list[Sequence[float]]:
-    """Return the boxes that a model chose."""
-    assert task.choose is not None
-    return [row["boxes"][index] for index in task.choose(np.asarray(row["scores"]))]
 
 
 def _boxes_in_words(chosen: Sequence[Sequence[float]], true: Sequence[Sequence[float]]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pandas as pd
 from markupsafe import Markup
 
 from threedrs.evaluation.aggregate import RUN_NAMES
@@ -249,22 +250,13 @@ def config_differences(
 ) -> list[tuple[str, Any, Any]]:
     """Return the settings in which two resolved runs differ: key, value, the baseline's value."""
     mine, other = (
-        _flat({name: value for name, value in one.items() if name not in RUN_NAMES})
+        pd.json_normalize(
+            {name: value for name, value in one.items() if name not in RUN_NAMES}
+        ).to_dict("records")[0]
         for one in (config, baseline)
     )
     return [
-        (name, mine.get(name), other.get(name))
+        (str(name), mine.get(name), other.get(name))
         for name in dict.fromkeys([*mine, *other])
         if mine.get(name) != other.get(name)
     ]
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the settings with dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat

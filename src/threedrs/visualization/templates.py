@@ -26,8 +26,7 @@ def page_environment(package: str) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["anchor"] = anchor
-    environment.filters["signed"] = signed
+    environment.filters |= {"anchor": anchor, "signed": signed}
     return environment
 
 

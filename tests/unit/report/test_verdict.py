@@ -327,7 +327,7 @@ def test_the_page_explains_only_what_it_shows(seeds, tests, wanted):
 def test_config_differences_leave_out_names_and_paths():
     mine = {"run": "a", "teacher": {"name": "vggt", "grid": 14}, "paths": {"out": "a"}, "new": 1}
     other = {"run": "b", "teacher": {"name": "none", "grid": 14}, "paths": {"out": "b"}}
-    assert config_differences(mine, other) == [("teacher.name", "vggt", "none"), ("new", 1, None)]
+    assert config_differences(mine, other) == [("new", 1, None), ("teacher.name", "vggt", "none")]
 
 
 def test_a_radar_by_hand():
