@@ -134,12 +134,6 @@ def trained_run(given: str) -> Path | None:
     return folder if "/" not in given and folder.is_dir() else None
 
 
-def check_run(run: str, results: Path) -> None:
-    """Raise ConfigError unless ``results`` has a trained run of this name."""
-    if run not in RUNS.names(results):
-        raise ConfigError(f"{run}: is not a trained run; {RUNS.advice(run, results)}")
-
-
 def check_file(path: Path) -> None:
     """Raise DataError, which names the nearest, unless a file or folder is there."""
     if not path.exists():

@@ -163,15 +163,14 @@ def _training_facts(
             f"teacher {teacher}: {channels} channels are reckoned with, VGGT's; the files' own are "
             "known once features are extracted"
         )
-    found = plan_run(resolved, machine, teacher_channels=channels, samples=samples)
-    fits, would_fit = found.total <= machine.memory, []
-    if not fits:
-        would_fit = what_fits(resolved, machine, found, teacher_channels=channels, samples=samples)
+    sizes = {"teacher_channels": channels, "samples": samples}
+    found = plan_run(resolved, machine, **sizes)
+    fits = found.total <= machine.memory
     return {
         "gpus": machine.gpus,
         "gpu_memory": machine.memory,
         "fits": fits,
-        "would_fit": would_fit,
+        "would_fit": [] if fits else what_fits(resolved, machine, found, **sizes),
         "total": found.total,
         **asdict(found),
         "samples": samples,
@@ -245,10 +244,9 @@ def _plan_lines(name: str, facts: dict[str, Any]) -> list[str]:
         lines.append(f"  {'hosts, offloaded':20}{hosts}")
     kept, most = facts["kept_layers"], facts["most_kept_layers"]
     if facts["fits"] and kept is not None:
-        more = ""
+        lines.append(f"  {kept} of {facts['layers']} layers keep their activations")
         if most is not None and most > kept:
-            more = f"; execution.kept_layers may be {most} (faster)"
-        lines.append(f"  {kept} of {facts['layers']} layers keep their activations{more}")
+            lines[-1] += f"; execution.kept_layers may be {most} (faster)"
     lines += [f"  would fit: {change}" for change in facts["would_fit"]]
     if not facts["fits"] and not facts["would_fit"]:
         lines.append("  nothing that was tried fits; take a smaller model.size")

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from threedrs.cli.names import RUNS, check_file, check_run, completion
+from threedrs.cli.names import RUNS, check_file, completion
 from threedrs.cli.shared import progress, say
+from threedrs.errors import ConfigError
 
 Root = Annotated[Path, typer.Option(help="The data root, `data.root` of the configuration.")]
 
@@ -40,7 +41,6 @@ def unpack(
     root: Root = Path("data"),
 ) -> None:
     """Unpack archives of the published data under the data root."""
-    from threedrs.errors import ConfigError
     from threedrs.inputs.archives import Archive, find_archive
     from threedrs.inputs.download import unpacked
 
@@ -82,7 +82,8 @@ def publish(
     It takes your own token (`hf auth login`, or HF_TOKEN). The card holds each score with its
     interval, the training's settings, licences, commit, hashes and counts of the data.
     """
-    check_run(run, results)
+    if run not in RUNS.names(results):
+        raise ConfigError(f"{run}: is not a trained run; {RUNS.advice(run, results)}")
 
     from threedrs.report.publication import check_token, upload, write_publication
 

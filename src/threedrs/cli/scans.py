@@ -96,7 +96,26 @@ def info(
 ) -> None:
     """Print cameras, image sizes, frames and poses of a scan."""
     check_file(file)
-    facts, lines = _facts(file), []
+
+    from threedrs.scannet.sens import SensReader
+
+    with SensReader(file) as reader:
+        header = reader.header
+        facts: dict[str, Any] = {
+            "file": str(file),
+            "bytes": file.stat().st_size,
+            "sensor_name": header.sensor_name,
+            "frames": len(reader),
+            "valid_poses": int(reader.valid.sum()),
+            "color_size": [header.color_width, header.color_height],
+            "color_compression": header.color_compression,
+            "depth_size": [header.depth_width, header.depth_height],
+            "depth_compression": header.depth_compression,
+            "depth_shift": header.depth_shift,
+            "intrinsic_color": header.intrinsic_color.tolist(),
+            "intrinsic_depth": header.intrinsic_depth.tolist(),
+        }
+    lines = []
     for key, value in facts.items():
         if key.startswith("intrinsic"):
             (fx, _, cx, _), (_, fy, cy, _) = value[:2]
@@ -122,24 +141,3 @@ def export(
         summary = export_posed_images(file, out, stride=stride, say=show)
     note = f"; colour encoded as JPEG, quality {JPEG_QUALITY}" if summary.reencoded else ""
     say(f"{out}: {counted(summary.frames, 'frame')}, {summary.valid_poses} with a valid pose{note}")
-
-
-def _facts(file: Path) -> dict[str, Any]:
-    from threedrs.scannet.sens import SensReader
-
-    with SensReader(file) as reader:
-        header = reader.header
-        return {
-            "file": str(file),
-            "bytes": file.stat().st_size,
-            "sensor_name": header.sensor_name,
-            "frames": len(reader),
-            "valid_poses": int(reader.valid.sum()),
-            "color_size": [header.color_width, header.color_height],
-            "color_compression": header.color_compression,
-            "depth_size": [header.depth_width, header.depth_height],
-            "depth_compression": header.depth_compression,
-            "depth_shift": header.depth_shift,
-            "intrinsic_color": header.intrinsic_color.tolist(),
-            "intrinsic_depth": header.intrinsic_depth.tolist(),
-        }

@@ -20,6 +20,9 @@ from threedrs.cli.scans import DepthScale, Intrinsic, Trajectory
 from threedrs.cli.shared import AsJson, progress, report, say
 from threedrs.errors import counted
 
+ImageFile = Annotated[
+    Path | None, typer.Option(help="The image to write (.png or .jpg); default <scene>.png.")
+]
 scene_app = typer.Typer(help="Build or look into a scene store.", no_args_is_help=True)
 features_app = typer.Typer(help="Check, show and export teacher features.", no_args_is_help=True)
 
@@ -83,9 +86,7 @@ def build_scene(
 @scene_app.command("show")
 def show_scene(
     scene: SceneName,
-    out: Annotated[
-        Path | None, typer.Option(help="The image to write (.png or .jpg); default <scene>.png.")
-    ] = None,
+    out: ImageFile = None,
     rrd: Annotated[
         Path | None, typer.Option(help="Also a recording for the Rerun viewer (.rrd).")
     ] = None,
@@ -186,9 +187,7 @@ def show_features(
             help="The scene, e.g. scene0000_00.", autocompletion=completion(SCENES.names)
         ),
     ],
-    out: Annotated[
-        Path | None, typer.Option(help="The image to write (.png or .jpg); default <scene>.png.")
-    ] = None,
+    out: ImageFile = None,
     scene_store: Annotated[
         Path | None, typer.Option(help="The scene's store; without it results/scenes/<scene>.zarr.")
     ] = None,

@@ -113,8 +113,7 @@ def _arrives(path: Path, arriving: Sequence[Path]) -> bool:
 def _check_checkpoint(folder: Path, hub: HubCheckpoint | None) -> None:
     if not folder.is_dir():
         fetched = f" ({hub.repository} of the Hugging Face Hub, {hub.gigabytes} GB)" if hub else ""
-        put = f"correct the path, or put the checkpoint there{fetched}"
-        advice = nearest_path(folder) or put
+        advice = nearest_path(folder) or f"correct the path, or put the checkpoint there{fetched}"
         raise ConfigError(f"{folder} is not a folder; {advice}")
     check_folder(folder)
 

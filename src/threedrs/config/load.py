@@ -277,9 +277,8 @@ def _cross_checks(config: Config, *, files: bool) -> Iterator[str]:
             f"teacher.weights is one path, but the runs use teachers {', '.join(weighted)}; "
             "give a mapping from teacher to path"
         )
-    wrong_root = problems_of(partial(check_root, config), "data.root: ") if files else []
-    if wrong_root:
-        yield from wrong_root
+    if files and (wrong := problems_of(partial(check_root, config), "data.root: ")):
+        yield from wrong
         return  # that other paths lead nowhere may follow from it
     from threedrs.config.checks import check_run  # needs what nodes for data alone do not have
 

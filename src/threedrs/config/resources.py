@@ -38,9 +38,7 @@ USUAL_NEEDS: dict[str, int] = {"gpu": 0, "threads": 1, "mem_mb": 3000, "runtime"
 def train_ranks(size: str, override: Callable[[str, int], Any]) -> int | None:
     """Return how many ranks a training job starts (`threedrs.distributed.launch`); None: not known.
 
-    Args:
-        override: from a resource's name and what the rule asks for, to what is in force; None
-            where only the job knows.
+    ``override`` gives for a resource and what the rule asks for what is in force, if that is known.
     """
     tasks = override("tasks", 1)
     if not isinstance(tasks, int):

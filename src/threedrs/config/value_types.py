@@ -106,10 +106,8 @@ class OneOf:
         known: dict[str, Any] = {"type": "string", "enum": [*self.names()]}
         if self.pattern is None:
             return known
-        return {
-            "type": "string",
-            "anyOf": [known, {"type": "string", "pattern": f"^{self.pattern}$"}],
-        }
+        formed = {"type": "string", "pattern": f"^{self.pattern}$"}
+        return {"type": "string", "anyOf": [known, formed]}
 
     def _check(self, value: str) -> str:
         # When the section is made and not when this is imported: a package may register more names.

@@ -116,12 +116,12 @@ def _files_to_keep(out: Path, scenes: int) -> list[Path]:
     older = older_demo(out, "published")
     made = {Path(name) for name in (MARKER, *published_files(older))} if older else set()
     kept = [
-        path.relative_to(out)
+        file
         for path in sorted(out.rglob("*"))
         # A link to a folder is the user's, as what it leads to is.
         if (path.is_symlink() or not path.is_dir()) and not is_leftover(path)
+        if (file := path.relative_to(out)) not in made
     ]
-    kept = [path for path in kept if path not in made]
     written = {
         path for file in map(Path, published_files(scenes)) for path in (file, *file.parents)
     }

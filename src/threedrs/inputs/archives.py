@@ -106,10 +106,7 @@ def find_archive(path: Path) -> Archive:
 
 
 def unpack(archive: Archive, root: Path) -> Path | None:
-    """Unpack an archive to its place below the data root, and return that folder.
-
-    Returns:
-        None where the folder is there already, and is left as it is.
+    """Unpack an archive to its place below the data root; return it, or None where it is there.
 
     Raises:
         DataError: the archive is damaged, cut off, too large for the disk, or holds what it may
@@ -139,7 +136,6 @@ def unpack(archive: Archive, root: Path) -> Path | None:
 
 @contextmanager
 def _one_error(archive: Archive) -> Iterator[None]:
-    name, more = archive.files[0], len(archive.files) > 1
     try:
         yield
     except DataError:
@@ -147,10 +143,10 @@ def _one_error(archive: Archive) -> Iterator[None]:
     except Exception as error:  # damaged bytes reach any line of the decoders
         if isinstance(error, OSError) and error.errno in _MACHINE:
             raise
-        what = f"{name} and its {len(archive.files) - 1} more parts" if more else f"{name}"
-        remedy = "download it again" + (
-            ", or the part of it that is missing at the end" if more else ""
-        )
+        what, remedy = f"{archive.files[0]}", "download it again"
+        if more := len(archive.files) - 1:
+            what += f" and its {more} more parts"
+            remedy += ", or the part of it that is missing at the end"
         raise DataError(f"{what}: cannot be unpacked ({one_line(error)}); {remedy}") from error
 
 

@@ -86,10 +86,7 @@ def downloads(config: Mapping[str, Any]) -> list[Download]:
 
 
 def fetch(download: Download, name: str, size: int | None = None) -> str:
-    """Download one file unless it is there, check it, and return its SHA-256.
-
-    Args:
-        size: in bytes, which a file that is there already must have; None: any.
+    """Download one file unless it is there, of ``size`` bytes if given; return its SHA-256.
 
     Raises:
         DataError: the Hub cannot be reached, refuses access, lacks the file, or the size or
@@ -192,16 +189,11 @@ def _receive(url: str, path: Path, version: str, size: int | None) -> None:
 
 
 def fetch_published(repo: str, root: Path, only: Collection[str] = ()) -> list[str]:
-    """Download the folders of the published data that a data set holds, and unpack its archives.
+    """Download the folders of the published data that a data set holds; return a line for each.
 
-    Folders as they are and archives of them both arrive where the tree wants them. Archives are
-    kept in ``root/downloads``, so that an interrupted run goes on. They are of no use afterwards.
-
-    Args:
-        only: the folders wanted; none: all that the data set has.
-
-    Returns:
-        What was done, a line for each folder.
+    With ``only`` these alone. Folders as they are and archives of them both arrive where the tree
+    wants them. Archives are kept in ``root/downloads``, so that an interrupted run goes on. They
+    are of no use afterwards.
 
     Raises:
         ConfigError: ``only`` names no folder of the published data.

@@ -114,7 +114,6 @@ def estimate(work: Workload) -> Estimate:
         *_memory_risks(plans, train, cluster),
     ]
     risks.sort(key=lambda risk: -risk.share)
-    # Where no limit is near, a wrong figure of the longest rule would cost most.
     if not risks[0].is_near:
         longest = max(steps, key=lambda step: step.hours(cluster))
         share = longest.hours(cluster) / hours

@@ -97,11 +97,9 @@ def usual_gpus(config: Mapping[str, Any]) -> int:
 def plan_run(
     config: Mapping[str, Any], machine: Machine, *, teacher_channels: int, samples: int
 ) -> Plan:
-    """Return the estimate of a resolved run.
+    """Return the estimate of a resolved run whose epoch has so many samples.
 
-    Args:
-        teacher_channels: 0 without a teacher.
-        samples: number of them in an epoch.
+    There are 0 ``teacher_channels`` without a teacher.
 
     Raises:
         ConfigError: a setting is wrong, or the batch does not fit the GPUs.

@@ -68,7 +68,6 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
     script, script_hash = page_script("threedrs.report", SCRIPTS)
     questions = Questions(results, settings.baseline)
     settings_rows, trivial_rows = score_rows(results)
-    colours = run_colours(results.runs)
     curves = training_curves(results)
     page = (
         page_environment("threedrs.report")
@@ -97,7 +96,7 @@ def build_report(folder: Path, settings: ReportSettings) -> None:
             curves=curves,
             quarters=quarters,
             curves_data=packed_curves(curves, results.runs),
-            run_colours=colours,
+            run_colours=run_colours(results.runs),
             mixes=charts.mixes(results),
             teachers=_teachers(folder, settings.teachers, settings.feature_shard),
             stages=stage_costs(folder / "benchmarks"),

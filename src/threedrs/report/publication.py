@@ -141,12 +141,7 @@ def _card(
     ]
     numbers = read_json(train / "train.json")
     card = ModelCard.from_template(
-        _metadata(
-            run,
-            scores,
-            checkpoint.repository if checkpoint else None,
-            generated=bool(config["data"]["demo"]),
-        ),
+        _metadata(run, scores, checkpoint, generated=bool(config["data"]["demo"])),
         template_str=files("threedrs.report").joinpath("templates/model_card.md.j2").read_text(),
         run=run,
         rows=rows,
@@ -174,7 +169,7 @@ def _training_part(train: Path, typed: Mapping[str, Any], public: Mapping[str, A
 
 
 def _metadata(
-    run: str, scores: Mapping[str, Mapping[str, Any]], base: str | None, *, generated: bool
+    run: str, scores: Mapping[str, Any], checkpoint: HubCheckpoint | None, *, generated: bool
 ) -> "ModelCardData":
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -199,7 +194,7 @@ def _metadata(
     return ModelCardData(
         model_name=run,
         eval_results=results,
-        base_model=base,
+        base_model=checkpoint.repository if checkpoint else None,
         license="other",
         license_name="base-weights-and-training-data",
         pipeline_tag="image-text-to-text",
@@ -220,10 +215,9 @@ def check_token() -> None:
 
 
 def upload(folder: Path, repo: str, public: bool) -> str:
-    """Upload a folder of `write_publication` as a model repository, and return its address.
+    """Upload a folder of `write_publication` as the model repository ``repo``; return its address.
 
-    Args:
-        repo: its name on the Hub, with or without its owner; without, it is the token's.
+    A name without an owner is one of the token's.
 
     Raises:
         ConfigError: the repository is there and its visibility is not what ``public`` asks for.

@@ -32,9 +32,7 @@ JPEG_QUALITY = 70
 def write_rooms(folder: Path, boxes: Mapping[str, np.ndarray], out: Path) -> None:
     """Write a file for each scene of ``boxes`` that has changed, and remove those of other scenes.
 
-    Args:
-        folder: of the scene stores.
-        boxes: scene to the boxes (B, 6) that its questions and answers are about.
+    ``folder`` holds the scene stores, ``boxes`` (B, 6) are those that questions and answers are of.
 
     Raises:
         StoreError: a store is missing or damaged.

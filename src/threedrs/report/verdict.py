@@ -81,10 +81,7 @@ def statement(judged: Sequence[Verdict], baseline: str, settings: Mapping[str, A
     """Return what is known of all settings together, a sentence each, the first the page's answer.
 
     With one setting, or where the same holds for all, it is their own answer. Otherwise the last
-    sentences say what all comparisons rest on.
-
-    Args:
-        settings: the section ``comparison`` of the summary.
+    sentences say what all comparisons rest on. ``settings`` is the summary's ``comparison``.
     """
     answers = list(dict.fromkeys(verdict.answer for verdict in judged))
     if len(answers) < 2:

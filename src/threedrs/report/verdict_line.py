@@ -157,7 +157,6 @@ def missed_sizes(lines: Sequence[Line]) -> str:
     """Return the range of what is easily missed, CIDEr apart, as its points are others."""
     sizes: dict[bool, list[float]] = {}
     for line in lines:
-        # Runs that agree in every room vary by nothing, and nothing could be missed.
         if line.compared["missed"] and round(line.compared["missed"], 1):
             sizes.setdefault(line.column.metric == "cider", []).append(line.compared["missed"])
     ranges = {
