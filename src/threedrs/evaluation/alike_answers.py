@@ -41,6 +41,7 @@ def count_alike(task: Task, rows: Sequence[Prediction], *, not_asked: int = 0) -
 class AlikeAnswers:
     """The answer that a run gives to most questions of a benchmark."""
 
+    benchmark: str  # which the page's link filters the questions by
     answer: str | None  # the text, "" where the run says nothing; None: "no object" ranks first
     said: str  # which answer, for a sentence
     counted: str  # how many questions, for its end
@@ -60,6 +61,7 @@ def _alike(benchmark: str, counts: Mapping[str, Any]) -> AlikeAnswers | None:
     if of and (first == of or (may_be_none and first > MOST_ALIKE * of)):
         said = '"no object" ranks first for'
         return AlikeAnswers(
+            benchmark=benchmark,
             answer=None,
             # Where one box is always meant, the best box is taken whatever ranks before it.
             said=said if may_be_none else f"a box is taken although {said}",
@@ -72,6 +74,7 @@ def _alike(benchmark: str, counts: Mapping[str, Any]) -> AlikeAnswers | None:
     text = " ".join(answer.split())
     shown = f'"{text}"' if len(text) <= 40 else f'"{text[:40]}..."'
     return AlikeAnswers(
+        benchmark=benchmark,
         answer=answer,
         said=f"{shown} is the answer to" if text else "(no answer) to",
         counted=f"{counts['count']} of {of} questions",
