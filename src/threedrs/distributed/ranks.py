@@ -287,7 +287,7 @@ def peak_memory(ranks: Ranks) -> float:
 def peak_resident() -> int:
     """Return the most bytes of memory that this process has held."""
     # What `getrusage` tells begins at what the process held that started this one, a Snakemake with
-    # thousands of jobs, say. It serves where a sandbox's kernel does not tell the other.
+    # thousands of jobs, say. It serves where a container's kernel does not tell the other.
     status = Path("/proc/self/status").read_text(encoding="latin-1")
     found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
     kilobytes = int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -131,7 +131,7 @@ READS: dict[str, Callable[[SceneStore], Any]] = {
     "jpeg": SceneStore.jpegs,
     "patch_xyz": SceneStore.patch_xyz,
     "pose": SceneStore.poses,
-    "boxes/gt": lambda store: store.boxes("gt"),
+    "boxes/gt": lambda store: SceneStore.open(store.path).boxes("gt"),  # an opened store keeps them
     "masks/pred/fine": lambda store: store.masks("pred"),
 }
 
