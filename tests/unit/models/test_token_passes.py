@@ -21,6 +21,7 @@ from threedrs.models.checkpoint.decoding import Decoding
 from threedrs.models.inference import SceneSession
 from threedrs.models.packing import Query
 from threedrs.models.prompt import build_query
+from threedrs.models.scene_inputs import SceneInputs
 from threedrs.models.student import Student
 from threedrs.models.token_passes import KEPT_CELLS, TokenPasses, kept_tokens
 
@@ -48,6 +49,21 @@ def _ending(answers: Sequence[list[int]]) -> int:
     """Return the token at which the answers end at the most different lengths."""
     tokens = sorted({token for answer in answers for token in answer})
     return max(tokens, key=lambda end: len({len(_until(answer, end)) for answer in answers}))
+
+
+def _assert_answers_are_plain(
+    model: Student, plain: Student, words: Any, inputs: SceneInputs, most: int
+) -> None:
+    """Assert that answers of ``most`` tokens are those that ``plain`` is sure of, most of them."""
+    queries = [build_query(item, words, prompt="reference") for item in MANY[:9]]
+    session = SceneSession(model, words, inputs, prompt="reference")
+    session.decoding = Decoding(ends=frozenset())
+    sure = 0
+    for query, answer in zip(queries, session.generate(queries, most), strict=True):
+        chosen, count = plain_choices(plain, query, answer, inputs)
+        assert chosen[:count] == answer[:count]
+        sure += count
+    assert sure > 9 * most / 2
 
 
 def test_answers_of_any_length_are_those_of_plain_code(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,15 +102,7 @@ def test_fused_projections_are_the_same_weights_and_answers(name: str) -> None:
             weights = [module.get_parameter(f"{part}.weight") for part in parts]
             (memory,) = {weight.untyped_storage() for weight in weights}
             assert memory.nbytes() == sum(weight.nbytes for weight in weights)
-    queries = [build_query(item, words, prompt="reference") for item in MANY[:9]]
-    session = SceneSession(model, words, inputs, prompt="reference")
-    session.decoding = Decoding(ends=frozenset())
-    sure = 0
-    for query, answer in zip(queries, session.generate(queries, 12), strict=True):
-        chosen, count = plain_choices(plain, query, answer, inputs)
-        assert chosen[:count] == answer[:count]
-        sure += count
-    assert sure > 9 * 12 / 2
+    _assert_answers_are_plain(model, plain, words, inputs, 12)
 
 
 def test_projections_with_adapters_are_not_fused() -> None:
@@ -281,12 +289,4 @@ def test_recorded_passes_answer_without_images(name: str) -> None:
     """As `eval.controls: [text_only]` asks."""
     model, words, inputs = family_student(name)
     model, inputs = model.to("cuda"), inputs.without_images().to("cuda")
-    queries = [build_query(item, words, prompt="reference") for item in MANY[:9]]
-    session = SceneSession(model, words, inputs, prompt="reference")
-    session.decoding = Decoding(ends=frozenset())
-    sure = 0
-    for query, answer in zip(queries, session.generate(queries, 8), strict=True):
-        chosen, count = plain_choices(model, query, answer, inputs)
-        assert chosen[:count] == answer[:count]
-        sure += count
-    assert sure > 9 * 8 / 2
+    _assert_answers_are_plain(model, model, words, inputs, 8)
